@@ -1,0 +1,1 @@
+"""Doors: the clock, the operators, the command line."""

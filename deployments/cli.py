@@ -1,0 +1,113 @@
+"""The command line: `drivepost`."""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from models.errors import DrivepostError
+
+app = App(
+    name="drivepost",
+    help="Drives by post: the job lifecycle of Azure Import/Export, open.",
+    version=lambda: version("drivepost"),
+)
+database = App(name="database", help="The tables.")
+app.command(database)
+
+# Errors and progress go to the error stream: what a command prints as its result can be piped.
+_console = Console(stderr=True, highlight=False)
+
+
+@app.command
+def up() -> None:
+    """Run everything on this machine: tables, Prefect's server and UI, all flows. Ctrl-C ends it."""
+    from deployments.up import up as run  # noqa: PLC0415  Prefect is slow to import; only this needs it
+
+    run(_console)
+
+
+@app.command
+def tour(
+    *,
+    source: Path | None = None,
+    keep: bool = False,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Take real jobs through their whole lives and look at every promise; exits 0 only if all were kept.
+
+    Parameters
+    ----------
+    source
+        The folder whose files are posted; default: Python's own standard library.
+    keep
+        Keep the data directory of the tour and say where it is.
+    json_file
+        Write what was seen as JSON into this file, too.
+    """
+    from deployments.tour import take_tour  # noqa: PLC0415  as above
+
+    if not take_tour(_console, source=source, keep=keep, json_file=json_file):
+        sys.exit(1)
+
+
+@app.command(name="prepare-drive")
+def prepare(
+    source: Path,
+    drive: Path,
+    *,
+    drive_id: str | None = None,
+    container: str | None = None,
+) -> None:
+    """Lay a folder's files on a drive, with a manifest, and print the drive's entry for driveList.
+
+    Parameters
+    ----------
+    source
+        The folder whose files go on the drive.
+    drive
+        The folder where the drive is mounted.
+    drive_id
+        The drive's hardware serial number, without spaces; default: the drive folder's name.
+    container
+        The container of the storage account that the files go into; default: made of the source's name.
+    """
+    from deployments.prepare_drive import container_name, files_below, prepare_drive  # noqa: PLC0415
+
+    prepared = prepare_drive(
+        files_below(source),
+        drive,
+        drive_id or drive.resolve().name,
+        container or container_name(source.resolve().name),
+    )
+    _console.print(f"{prepared.file_count:,} files, {prepared.bytes_total:,} bytes")
+    sys.stdout.write(json.dumps(prepared.drive_list_entry(), indent=2) + "\n")
+
+
+@database.command(name="upgrade")
+def upgrade_database() -> None:
+    """Bring the tables to what this version needs; safe to repeat."""
+    from models.database import upgrade  # noqa: PLC0415
+    from models.settings import Settings  # noqa: PLC0415
+
+    _console.print(f"tables at revision {upgrade(Settings().database)}")
+
+
+def main() -> None:
+    """Run a command; what we refuse is told in one line, code first."""
+    try:
+        app()
+    except DrivepostError as error:
+        _console.print(error.line, style="red", markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _console.print("ended")
+        sys.exit(0 if sys.argv[1:2] == ["up"] else 130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Drivepost's own processes on one machine: Prefect's server, and the flows it serves."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final, Self
+
+import httpx
+
+from models.errors import PrefectAwayError
+
+_START_SECONDS_MAX: Final = 120.0
+_LOOK_SECONDS: Final = 0.2
+_LOOPBACK: Final = "127.0.0.1"
+
+
+class Process:
+    """A child that ends when it is told to, and takes its own children with it.
+
+    Args:
+        arguments: the command.
+        environment: what is set for it beside our own environment.
+        log: the file that takes what it prints.
+    """
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._log: IO[bytes] = log.open("ab")
+        # A session of its own: Ctrl-C reaches us alone, and we end children in their order.
+        self._child = subprocess.Popen(  # noqa: S603  our own command
+            arguments,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The child's process id, which is its group's too."""
+        return self._child.pid
+
+    def is_running(self) -> bool:
+        """Tell whether the child runs."""
+        return self._child.poll() is None
+
+    def stop(self, seconds_max: float) -> None:
+        """End the child and what it started: asked first, killed after `seconds_max`."""
+        if self.is_running():
+            self._child.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(seconds_max)
+        end_group(self.pid)
+        self._child.wait()
+        self._log.close()
+
+
+def end_group(group: int) -> None:
+    """Kill what is left of a group of processes; harmless when nothing is."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+class PrefectServer:
+    """A Prefect server of our own on the loopback address, with its files in a folder of ours.
+
+    Args:
+        home: the folder; Prefect's database, logs and results are there.
+        port: its port; 0 takes a free one.
+        log: the file that takes what it prints.
+
+    Raises:
+        PrefectAwayError: the port is taken, or the server does not come up.
+    """
+
+    def __init__(self, home: Path, port: int, log: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self._pid_file = home / "server.pid"
+        self._end_orphan()
+        self.port = port or _free_port()
+        _require_free(self.port)
+        self.environment = client_environment(home, self.port)
+        self._process = Process(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", _LOOPBACK, "--port", str(self.port)],
+            {**self.environment, **_SERVER_ENVIRONMENT},
+            log,
+        )
+        self._pid_file.write_text(str(self._process.pid), "ascii")
+        self._log = log
+
+    @property
+    def api(self) -> str:
+        """The address of its API."""
+        return f"http://{_LOOPBACK}:{self.port}/api"
+
+    @property
+    def ui(self) -> str:
+        """The address of its UI."""
+        return f"http://{_LOOPBACK}:{self.port}"
+
+    def wait(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            PrefectAwayError: it ended, or did not answer in two minutes; the text names its log.
+        """
+        give_up = time.monotonic() + _START_SECONDS_MAX
+        while time.monotonic() < give_up and self.is_running():
+            if answers(self.api):
+                return
+            time.sleep(_LOOK_SECONDS)
+        self.stop(1)
+        raise PrefectAwayError(f"Prefect's server did not come up; {self._log} tells why")
+
+    def is_running(self) -> bool:
+        """Tell whether it runs."""
+        return self._process.is_running()
+
+    def stop(self, seconds_max: float) -> None:
+        """End it within `seconds_max`."""
+        self._process.stop(seconds_max)
+        self._pid_file.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        """Keep it while a block runs."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it with the block."""
+        self.stop(5)
+
+    def _end_orphan(self) -> None:
+        """End the server that a start before left behind when it was killed."""
+        try:
+            pid = int(self._pid_file.read_text("ascii"))
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return
+        if b"prefect" in command:
+            end_group(pid)
+
+
+_SERVER_ENVIRONMENT: Final = {
+    # What Prefect keeps of runs that nobody forgets by name is gone after 90 days too.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 24 * 3600),
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+def client_environment(home: Path, port: int) -> dict[str, str]:
+    """Tell Prefect's clients where its server and files are, and that nobody else is told of either."""
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://{_LOOPBACK}:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def answers(api: str) -> bool:
+    """Tell whether a Prefect server answers at an address."""
+    try:
+        return httpx.get(f"{api}/health", timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError:
+            raise PrefectAwayError(
+                f"port {port} is taken; end what listens there, or set DRIVEPOST_PREFECT_PORT"
+            ) from None

@@ -1,0 +1,80 @@
+"""What is deployed: every flow, by the name its user gives it, with its clock and its limits."""
+
+import logging
+from datetime import timedelta
+from typing import Any, Final
+
+from prefect import Flow, serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron, Interval, Schedule
+from prefect.types.entrypoint import EntrypointType
+
+from flows.advance_jobs import advance_jobs
+from flows.cancel_job import cancel_job
+from flows.check_in_drives import check_in_drives
+from flows.close_job import close_job
+from flows.create_job import create_job
+from flows.delete_job import delete_job
+from flows.enforce_retention import enforce_retention
+from flows.import_drives import import_drives
+from flows.return_drives import return_drives
+from flows.ship_job import ship_job
+from models.settings import Settings
+
+POLL_SECONDS: Final = 2.0
+"""How often the served flows ask Prefect for work; 2 s make a trigger start within about 3 s."""
+
+_BY_OPERATORS: Final[tuple[Flow[..., Any], ...]] = (
+    create_job,
+    ship_job,
+    check_in_drives,
+    import_drives,
+    return_drives,
+    close_job,
+    cancel_job,
+    delete_job,
+)
+
+
+def deployments(settings: Settings) -> list[RunnerDeployment]:
+    """Describe every deployment: what operators trigger, and what runs by the clock in UTC."""
+    interval = Interval(timedelta(seconds=settings.advance_interval_seconds), timezone="UTC")
+    return [
+        *[_deployment(flow, "operator") for flow in _BY_OPERATORS],
+        _deployment(enforce_retention, "clock", Cron(settings.retention_cron, timezone="UTC")),
+        _deployment(advance_jobs, "clock", interval),
+    ]
+
+
+def _deployment(flow: Flow[..., Any], by: str, schedule: Schedule | None = None) -> RunnerDeployment:
+    # A sweep that comes while one is at work is one too many: what it would do, the next one does.
+    alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    made = flow.to_deployment(
+        name=flow.name,
+        schedules=[schedule] if schedule else None,
+        concurrency_limit=alone if schedule else None,
+        description=flow.description,
+        tags=["drivepost", by],
+        enforce_parameter_schema=True,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    if not isinstance(made, RunnerDeployment):
+        raise TypeError("a deployment is described outside of an event loop")
+    return made
+
+
+def serve_all() -> None:
+    """Serve every deployment until told to stop; schedules are left as they are."""
+    logging.getLogger("prefect.runner").setLevel(logging.WARNING)
+    serve(
+        *deployments(Settings()),
+        query_seconds=POLL_SECONDS,
+        pause_on_shutdown=False,
+        print_starting_message=False,
+        limit=None,
+    )
+
+
+if __name__ == "__main__":
+    serve_all()

@@ -1,0 +1,86 @@
+"""`drivepost up`: everything on one machine, until Ctrl-C."""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Final, NoReturn
+
+from rich.console import Console
+
+from deployments.processes import PrefectServer, Process
+from models.database import upgrade
+from models.errors import PrefectAwayError, SettingsError
+from models.locations import load_locations
+from models.settings import Settings
+
+_STOP_SERVING_SECONDS: Final = 5.0
+_STOP_SERVER_SECONDS: Final = 3.0
+_LOOK_SECONDS: Final = 0.5
+
+
+def up(console: Console) -> None:
+    """Bring the tables up to date, start Prefect's server where none is configured, and serve all flows.
+
+    Ctrl-C or SIGTERM ends it within ten seconds; the next start goes on where it was.
+
+    Raises:
+        SettingsError: a setting is impossible, or another start uses the data directory.
+        DatabaseError: the database cannot be used.
+        PrefectAwayError: Prefect's server does not come up, or ended.
+    """
+    settings = Settings()
+    load_locations(settings.locations_file)
+    for folder in (settings.data_directory, settings.bay, settings.intake):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone(settings), _ended_by_signals(), ExitStack() as stack:
+        console.print(f"tables at revision {upgrade(settings.database)}")
+        environment: dict[str, str] = {}
+        ui = os.environ.get("PREFECT_UI_URL") or os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
+        server: PrefectServer | None = None
+        logs = settings.data_directory / "logs"
+        if not ui:
+            server = PrefectServer(
+                settings.data_directory / "prefect", settings.prefect_port, logs / "prefect.log"
+            )
+            stack.callback(server.stop, _STOP_SERVER_SECONDS)
+            server.wait()
+            environment, ui = server.environment, server.ui
+        serving = Process([sys.executable, "-m", "deployments.serving"], environment, logs / "flows.log")
+        stack.callback(serving.stop, _STOP_SERVING_SECONDS)
+        console.print(f"Prefect's UI: [bold]{ui}[/bold]")
+        console.print(f"drives are looked for in {settings.bay}, request files in {settings.intake}")
+        console.print("Ctrl-C ends it")
+        while serving.is_running() and (server is None or server.is_running()):
+            time.sleep(_LOOK_SECONDS)
+        raise PrefectAwayError(f"a process of ours ended by itself; the logs in {logs} tell why")
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    with (settings.data_directory / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SettingsError(
+                "DRIVEPOST_DATA_DIRECTORY: 'drivepost up' runs there already; end it, or name another directory"
+            ) from None
+        yield
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end us as Ctrl-C does."""
+
+    def end(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""Promises: one flow each, named as its user would name it."""

@@ -1,0 +1,76 @@
+"""advance-jobs: what is due is done, and what was lost on the way is picked up."""
+
+from collections.abc import Callable
+
+from flows.promises import Ended, done, failed, promise, run_id
+from models.errors import DrivepostError
+from models.settings import Settings
+from tasks.drives import carry_out_lost_cancels, copies_to_start, tell_of_overdue_packages
+from tasks.intake import finish_taken_requests
+from tasks.run_history import forget_runs, start_copies
+
+_FILES_MAX = 100
+
+
+@promise(
+    "advance-jobs",
+    "Does every minute what is due: carries out accepted cancels whose run was lost, starts copies and takes up "
+    "those whose worker died, finishes what create-job began, forgets the runs of deleted jobs, and tells of "
+    "packages that have not come in 14 days.",
+)
+def advance_jobs() -> Ended:
+    """Do what is due, and pick up what was lost; one kind of step goes on when another fails."""
+    settings = Settings()
+    told: list[str] = []
+    faults: list[str] = []
+    for step in (_cancels, _copies, _requests, _overdue, _history):
+        _try(step, settings, told, faults)
+    if faults:
+        return failed("; ".join([*faults, *told]))
+    return done("; ".join(told) or "nothing was due")
+
+
+def _try(
+    step: Callable[[Settings, list[str], list[str]], None],
+    settings: Settings,
+    told: list[str],
+    faults: list[str],
+) -> None:
+    try:
+        step(settings, told, faults)
+    except DrivepostError as error:
+        faults.append(error.line)
+
+
+def _cancels(settings: Settings, told: list[str], faults: list[str]) -> None:
+    cancels = carry_out_lost_cancels(settings.advance_rows, settings.store_address)
+    if cancels.done:
+        told.append(f"{cancels.done} lost cancels carried out")
+    # No ids: this run would tell of jobs that are deleted later.
+    faults += [f"{count} cancels not carried out: {code}" for code, count in cancels.failed.items()]
+
+
+def _copies(settings: Settings, told: list[str], _faults: list[str]) -> None:
+    due = copies_to_start(settings.advance_rows)
+    started = start_copies(due, settings.copies_at_once_max, settings.copy_lease_seconds)
+    if started:
+        told.append(f"{len(started)} copies started")
+
+
+def _requests(settings: Settings, told: list[str], faults: list[str]) -> None:
+    created = finish_taken_requests(settings.intake, settings.locations_file, _FILES_MAX)
+    if created.job_ids:
+        told.append(f"{len(created.job_ids)} jobs created of requests left by a run that was cut")
+    faults += created.refused
+
+
+def _overdue(settings: Settings, told: list[str], _faults: list[str]) -> None:
+    overdue = tell_of_overdue_packages(settings.advance_rows, run_id())
+    if overdue:
+        told.append(f"no package in 14 days: {', '.join(map(str, overdue))}")
+
+
+def _history(settings: Settings, told: list[str], _faults: list[str]) -> None:
+    forgotten = forget_runs(settings.history_runs_max)
+    if forgotten:
+        told.append(f"{forgotten} runs of deleted jobs forgotten")

@@ -1,0 +1,30 @@
+"""delete-job: nothing of the job can be read any more."""
+
+from contextlib import suppress
+
+from flows.promises import Ended, JobReference, done, promise, run_id
+from models.errors import JobNotFoundError
+from models.settings import Settings
+from tasks.jobs import delete_rows_of_job, open_job
+from tasks.run_history import forget_runs, hide_parameters
+
+
+@promise(
+    "delete-job",
+    "Deletes a job in Creating or Completed with everything the service keeps of it: rows, and every run, log and "
+    "artifact here. This run too is gone a minute after it ended. Data in the storage account stays.",
+)
+def delete_job(job: JobReference) -> Ended:
+    """Delete a job by hand.
+
+    Args:
+        job: The job: its id, or subscription/resourceGroup/name.
+    """
+    settings = Settings()
+    job_id = open_job(job, run_id())
+    # Somebody else's delete may come in between; what is left to do is the same.
+    with suppress(JobNotFoundError):
+        delete_rows_of_job(job_id)
+    hide_parameters(run_id())
+    forgotten = forget_runs(settings.history_runs_max, job_id, run_id())
+    return done(f"the job is deleted, and {forgotten} of its runs are forgotten; this one will be, too")

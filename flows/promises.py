@@ -1,0 +1,114 @@
+"""What every flow has in common: its name, the form an operator fills in, and how it ends."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, Final, ParamSpec
+from uuid import UUID
+
+from prefect import Flow, flow
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed
+from pydantic import Field
+
+from models.database import reading
+from models.errors import DrivepostError, JobNotFoundError
+from models.jobs import find_job
+from tasks.intake import REQUEST_FILE_PATTERN
+from tasks.run_history import hide_parameters
+
+_P = ParamSpec("_P")
+
+_ID: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+_NAMES: Final = r"[A-Za-z0-9-]{1,64}/[A-Za-z0-9_.()-]{1,90}/[A-Za-z][A-Za-z0-9_-]{1,63}"
+
+JobReference = Annotated[
+    str,
+    Field(
+        title="Job",
+        pattern=rf"^({_ID}|{_NAMES})$",
+        description="The job: its id, or subscription/resourceGroup/name.",
+        examples=["3f2b8c1e-5d47-4a0b-9a54-0c8de2b7f611", "my-subscription/my-group/my-job"],
+    ),
+]
+"""How an operator names a job."""
+
+RequestFile = Annotated[
+    str, Field(title="Request file", pattern=REQUEST_FILE_PATTERN, examples=["request-17.json"])
+]
+"""How an operator names a file of the intake folder."""
+
+Ended = State[Any]
+"""How a flow ends: a state whose message says the outcome in one line."""
+
+
+def promise(name: str, description: str) -> Callable[[Callable[_P, Ended]], Flow[_P, Ended]]:
+    """Make a function a flow: one promise, by the name its user gives it.
+
+    A refusal ends the run as Failed with one line, code first, and no traceback. A run of a job is named by
+    the first eight digits of the job's opaque id.
+    """
+
+    def decorate(function: Callable[_P, Ended]) -> Flow[_P, Ended]:
+        @wraps(function)
+        def told(*args: _P.args, **kwargs: _P.kwargs) -> Ended:
+            try:
+                ended = function(*args, **kwargs)
+            except JobNotFoundError as error:
+                # The run may name a job that is gone by its name.
+                hide_parameters(run_id())
+                ended = Failed(message=error.line)
+            except DrivepostError as error:
+                ended = Failed(message=error.line)
+            say(ended.message or ended.name or "")
+            return ended
+
+        made: Flow[_P, Ended] = flow(
+            name=name,
+            description=description,
+            flow_run_name=_run_name,
+            persist_result=False,
+            validate_parameters=True,
+        )(told)
+        return made
+
+    return decorate
+
+
+def run_id() -> UUID | None:
+    """Tell which run this is; None outside of one."""
+    return UUID(flow_run.id) if flow_run.id else None
+
+
+def say(line: str) -> None:
+    """Write a line into the run's log; outside of a run there is none."""
+    if flow_run.id:
+        get_run_logger().info(line)
+
+
+def done(message: str) -> Ended:
+    """End well."""
+    return Completed(message=message)
+
+
+def stopped(message: str) -> Ended:
+    """End as asked to stop."""
+    return Cancelled(message=message)
+
+
+def failed(message: str) -> Ended:
+    """End badly."""
+    return Failed(message=message)
+
+
+def _run_name() -> str:
+    """Name a run: the flow, and the job by its opaque id, never by its names."""
+    reference = flow_run.parameters.get("job")
+    if reference is None:
+        return flow_run.flow_name or "run"
+    try:
+        with reading() as session:
+            return f"{flow_run.flow_name} {find_job(session, str(reference)).hex[:8]}"
+    except DrivepostError:
+        return f"{flow_run.flow_name} of no job"

@@ -1,0 +1,30 @@
+"""ship-job: the package is on its way."""
+
+from flows.promises import Ended, JobReference, RequestFile, done, promise, run_id
+from models.lifecycle import Outcome
+from models.settings import Settings
+from tasks.intake import remove_request_file
+from tasks.jobs import mark_as_shipped, open_job
+
+
+@promise(
+    "ship-job",
+    "Marks a job as shipped. Its return address and delivery package must be known, from before or from a "
+    "request file of the intake folder.",
+)
+def ship_job(job: JobReference, request_file: RequestFile | None = None) -> Ended:
+    """Mark a job as shipped.
+
+    Args:
+        job: The job: its id, or subscription/resourceGroup/name.
+        request_file: Name of a file in the intake folder with what changes at the same time, as the body of
+            Update Job Properties; it is removed once it is carried out.
+    """
+    file = Settings().intake / request_file if request_file else None
+    job_id = open_job(job, run_id())
+    outcome = mark_as_shipped(job_id, file)
+    if file:
+        remove_request_file(file)
+    if outcome is Outcome.NOTHING_TO_DO:
+        return done(f"nothing to do: job {job_id} was marked as shipped before")
+    return done(f"job {job_id} is Shipping")

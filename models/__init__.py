@@ -1,0 +1,1 @@
+"""What is true: tables, rules, shapes and formats. Imports nothing of ours but models."""

@@ -1,0 +1,54 @@
+"""Column types that SQLAlchemy does not have as we need them."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect, Enum
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, aware and UTC on both sides.
+
+    SQLite keeps no time zone, so the moment is stored there as UTC without one and comes back aware.
+
+    Raises:
+        ValueError: a moment without a time zone is handed in.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn an aware moment into what the database keeps."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment needs a time zone")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn what the database kept into an aware moment."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+def words(of: type[StrEnum], name: str = "") -> Any:
+    """Make a column type for an enum that stores its words, not its Python names, and admits no other.
+
+    Args:
+        of: the enum.
+        name: of the constraint; needed where a table has two columns of one enum.
+    """
+    return Enum(
+        of,
+        values_callable=lambda enum: [member.value for member in enum],
+        native_enum=False,
+        create_constraint=True,
+        validate_strings=True,
+        length=max(len(member.value) for member in of) + 16,
+        name=name or of.__name__.lower(),
+    )

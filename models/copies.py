@@ -1,0 +1,247 @@
+"""The lease on a job's copy, and the record of how far the copy has come.
+
+One run at a time copies a job. It holds a lease with a token that grows by one at every taking; whatever it
+writes here is written only while its token is the newest, so that a worker that was thought dead and wakes
+up again cannot spoil the work of its successor.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, BigInteger, ColumnElement, ForeignKeyConstraint, or_, update
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from models.columns import UtcDateTime, words
+from models.copy_logs import (
+    AttachedStatus,
+    BlobStatus,
+    BlockStatus,
+    DispositionStatus,
+    LoggedBlob,
+    LoggedBlock,
+)
+from models.drives import Drive
+from models.errors import CopyHeldElsewhereError, LeaseLostError
+from models.jobs import Job, read_job
+from models.lifecycle import (
+    CANCELLABLE,
+    RULES,
+    Actor,
+    JobType,
+    Operation,
+    Outcome,
+    decide,
+    require_actor,
+)
+from models.manifests import ImportDisposition
+from models.personal_data import impersonal
+
+
+def _drive_key() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["job_id", "drive_number"], ["drive.job_id", "drive.number"], ondelete="CASCADE")
+
+
+class DriveCopy(SQLModel, table=True):
+    """How far the copy of one drive has come; there is a row once it has begun.
+
+    Blobs are copied in the order of the manifest: `blobs_done` of them are over, well or badly. `planned`
+    holds what was settled for the next ones before their first byte is written: a run that was cut finds
+    there what was its predecessor's own. `blocks_staged` blocks of the first of them lie in the store under
+    a temporary name, in one of `staging_containers`.
+    """
+
+    __tablename__ = "drive_copy"
+    __table_args__ = (_drive_key(),)
+
+    job_id: UUID = Field(primary_key=True, sa_column_kwargs=impersonal())
+    drive_number: int = Field(primary_key=True, sa_column_kwargs=impersonal())
+    started_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+    blobs_done: int = Field(default=0, sa_column_kwargs=impersonal())
+    blocks_staged: int = Field(default=0, sa_column_kwargs=impersonal())
+    bytes_committed: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=impersonal())
+    planned: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSON, sa_column_kwargs=impersonal())
+    staging_containers: list[str] = Field(default_factory=list, sa_type=JSON, sa_column_kwargs=impersonal())
+
+
+class BlobReport(SQLModel, table=True):
+    """What is to be said in the copy log of a blob that did not simply go well.
+
+    `blocks` holds the blocks that did not go well, each as offset, length, hash and status.
+    """
+
+    __tablename__ = "blob_report"
+    __table_args__ = (_drive_key(),)
+
+    job_id: UUID = Field(primary_key=True, sa_column_kwargs=impersonal())
+    drive_number: int = Field(primary_key=True, sa_column_kwargs=impersonal())
+    blob_number: int = Field(primary_key=True, sa_column_kwargs=impersonal())
+    blob_path: str = Field(sa_column_kwargs=impersonal())
+    file_path: str = Field(sa_column_kwargs=impersonal())
+    length: int = Field(sa_type=BigInteger, sa_column_kwargs=impersonal())
+    disposition: ImportDisposition = Field(sa_type=words(ImportDisposition), sa_column_kwargs=impersonal())
+    status: BlobStatus = Field(sa_type=words(BlobStatus), sa_column_kwargs=impersonal())
+    disposition_status: DispositionStatus = Field(sa_type=words(DispositionStatus), sa_column_kwargs=impersonal())
+    blocks: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSON, sa_column_kwargs=impersonal())
+    metadata_status: AttachedStatus | None = Field(
+        default=None, sa_type=words(AttachedStatus), nullable=True, sa_column_kwargs=impersonal()
+    )
+    properties_status: AttachedStatus | None = Field(
+        default=None,
+        sa_type=words(AttachedStatus, "propertiesstatus"),
+        nullable=True,
+        sa_column_kwargs=impersonal(),
+    )
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the blob is not in the store as it was to be."""
+        return self.status is not BlobStatus.COMPLETED
+
+    def logged(self) -> LoggedBlob:
+        """Make the entry of the copy log."""
+        return LoggedBlob(
+            blob_path=self.blob_path,
+            file_path=self.file_path,
+            length=self.length,
+            status=self.status,
+            disposition=self.disposition,
+            disposition_status=self.disposition_status,
+            blocks=tuple(
+                LoggedBlock(
+                    offset=block["offset"],
+                    length=block["length"],
+                    hash=block["hash"],
+                    status=BlockStatus(block["status"]),
+                )
+                for block in self.blocks
+            ),
+            metadata_status=self.metadata_status,
+            properties_status=self.properties_status,
+        )
+
+
+def take_copy_lease(session: Session, job_id: UUID, *, seconds: float, at: datetime, by: Actor) -> int | None:
+    """Take the lease on a job's copy.
+
+    Returns:
+        The token, 1 or more; None when the copy is over and there is nothing to do.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+        JobStateConflictError: it is not checked in yet.
+        CancelAcceptedError: a cancel was accepted; nothing more is copied.
+        CopyHeldElsewhereError: another run holds a lease that has not run out.
+    """
+    require_actor(Operation.COPY, by)
+    job = read_job(session, job_id, lock=True)
+    if decide(Operation.COPY, job.state, cancel_accepted=job.cancel_requested) is Outcome.NOTHING_TO_DO:
+        return None
+    if job.copy_lease_until is not None and job.copy_lease_until > at:
+        raise CopyHeldElsewhereError(job_id, job.copy_lease_until)
+    job.copy_token += 1
+    job.copy_lease_until = at + timedelta(seconds=seconds)
+    session.add(job)
+    return job.copy_token
+
+
+def renew_copy_lease(session: Session, job_id: UUID, token: int, *, seconds: float, at: datetime) -> None:
+    """Hold on to the lease; first act of every write of the copy, so that a lost lease undoes the write.
+
+    Raises:
+        LeaseLostError: another run has taken it, or the job is no longer being copied.
+    """
+    renewed = session.connection().execute(
+        update(Job)
+        .where(
+            col(Job.id) == job_id,
+            col(Job.copy_token) == token,
+            col(Job.state).in_(RULES[Operation.COPY].done),
+        )
+        .values(copy_lease_until=at + timedelta(seconds=seconds))
+    )
+    if renewed.rowcount != 1:
+        raise LeaseLostError(job_id)
+
+
+def release_copy_lease(session: Session, job_id: UUID, token: int) -> None:
+    """Give the lease back; harmless when it was lost."""
+    session.connection().execute(
+        update(Job).where(col(Job.id) == job_id, col(Job.copy_token) == token).values(copy_lease_until=None)
+    )
+
+
+def seize_copy_lease(session: Session, job_id: UUID, *, at: datetime) -> datetime | None:
+    """End every claim on a copy whose lease has run out, so that a late worker cannot write any more.
+
+    Returns:
+        None when nobody holds the copy now; else until when somebody does.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+    """
+    job = read_job(session, job_id, lock=True)
+    if job.copy_lease_until is not None and job.copy_lease_until > at:
+        return job.copy_lease_until
+    if job.copy_lease_until is not None:
+        job.copy_token += 1
+        job.copy_lease_until = None
+        session.add(job)
+    return None
+
+
+def is_copy_cancelled(session: Session, job_id: UUID, token: int) -> bool:
+    """Tell a copy whether to stop; one small read, asked between two blocks.
+
+    Raises:
+        LeaseLostError: the copy is no longer this run's.
+    """
+    row = session.exec(select(Job.copy_token, Job.cancel_requested_at).where(col(Job.id) == job_id)).one_or_none()
+    if row is None or row[0] != token:
+        raise LeaseLostError(job_id)
+    return row[1] is not None
+
+
+def reports_of(session: Session, job_id: UUID, drive_number: int) -> Sequence[BlobReport]:
+    """Read what is to be said of a drive's blobs, in the order of its manifest."""
+    return session.exec(
+        select(BlobReport)
+        .where(col(BlobReport.job_id) == job_id, col(BlobReport.drive_number) == drive_number)
+        .order_by(col(BlobReport.blob_number))
+    ).all()
+
+
+def copied_bytes(session: Session, job_id: UUID) -> tuple[int, int]:
+    """Tell how much of a job was copied: bytes committed, and bytes listed by the drives begun."""
+    drives = session.exec(select(Drive).where(col(Drive.job_id) == job_id)).all()
+    return sum(drive.bytes_succeeded for drive in drives), sum(drive.bytes_total or 0 for drive in drives)
+
+
+def _nobody_copies(at: datetime) -> ColumnElement[bool]:
+    return or_(col(Job.copy_lease_until).is_(None), col(Job.copy_lease_until) <= at)
+
+
+def lost_cancels(session: Session, at: datetime, rows_max: int) -> Sequence[UUID]:
+    """Find jobs whose cancel was accepted and not carried out, the oldest wish first; nobody copies them."""
+    return session.exec(
+        select(Job.id)
+        .where(col(Job.cancel_requested_at).is_not(None), col(Job.state).in_(CANCELLABLE), _nobody_copies(at))
+        .order_by(col(Job.cancel_requested_at))
+        .limit(rows_max)
+    ).all()
+
+
+def due_copies(session: Session, at: datetime, rows_max: int) -> Sequence[UUID]:
+    """Find Import jobs that are checked in or half copied and that nobody copies, the oldest first."""
+    return session.exec(
+        select(Job.id)
+        .where(
+            col(Job.state).in_(RULES[Operation.COPY].done),
+            col(Job.job_type) == JobType.IMPORT,
+            col(Job.cancel_requested_at).is_(None),
+            _nobody_copies(at),
+        )
+        .order_by(col(Job.state_since))
+        .limit(rows_max)
+    ).all()

@@ -1,0 +1,143 @@
+"""The database: how a session is opened, what time it is there, and how its tables come to be."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from models.errors import DatabaseError
+from models.settings import Settings
+
+
+@cache
+def engine() -> Engine:
+    """Open the database that the settings name; once per process."""
+    settings = Settings()
+    return open_engine(settings.database, settings.database_wait_seconds_max)
+
+
+def open_engine(url: str, wait_seconds_max: float) -> Engine:
+    """Open a database: SQLite with WAL, foreign keys and a busy timeout, or PostgreSQL.
+
+    Args:
+        url: SQLAlchemy's address of it.
+        wait_seconds_max: how long a write waits for another's lock.
+    """
+    # hide_parameters: an error that printed them would carry personal data into a log.
+    if make_url(url).get_backend_name() == "sqlite":
+        database = make_url(url).database
+        if database:
+            Path(database).parent.mkdir(parents=True, exist_ok=True)
+        opened = create_engine(url, hide_parameters=True, connect_args={"timeout": wait_seconds_max})
+        event.listen(opened, "connect", _prepare_sqlite)
+        event.listen(opened, "begin", _begin_sqlite)
+        return opened
+    opened = create_engine(url, hide_parameters=True, pool_pre_ping=True)
+    milliseconds = int(wait_seconds_max * 1000)
+
+    def _prepare_postgresql(connection: Any, _record: object) -> None:
+        connection.execute(f"SET lock_timeout = {milliseconds}")
+        connection.execute("SET TIME ZONE 'UTC'")
+        connection.commit()
+
+    event.listen(opened, "connect", _prepare_postgresql)
+    return opened
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # We say BEGIN ourselves: the driver would say it too late, after the first read.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that will write takes the lock at once: one that read first could not wait for it.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def reading() -> Iterator[Session]:
+    """Open a session that reads one state of the database and keeps no lock."""
+    with Session(engine()) as session:
+        yield session
+
+
+@contextmanager
+def writing() -> Iterator[Session]:
+    """Open one transaction: committed at the end, undone by any error."""
+    with Session(engine().execution_options(writes=True), expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def database_time(session: Session) -> datetime:
+    """Tell what time it is in the database, aware UTC."""
+    dialect = session.get_bind().dialect.name
+    if dialect == "sqlite":
+        now = session.connection().scalar(text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')"))
+        return datetime.fromisoformat(str(now)).replace(tzinfo=UTC)
+    moment = session.connection().scalar(text("SELECT clock_timestamp()"))
+    if not isinstance(moment, datetime):
+        raise DatabaseError("the database did not tell the time")
+    return moment.astimezone(UTC)
+
+
+def _alembic(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("models") / "migrations"))
+    config.attributes["url"] = url
+    return config
+
+
+def upgrade(url: str) -> str:
+    """Bring the tables to what this version needs; safe to repeat, and by several at once.
+
+    Returns:
+        The revision that the tables are at.
+
+    Raises:
+        DatabaseError: the database does not answer, or was written by a newer version.
+    """
+    config = _alembic(url)
+    head = str(ScriptDirectory.from_config(config).get_current_head())
+    try:
+        command.upgrade(config, "head")
+    except DBAPIError as error:
+        raise DatabaseError(f"the database cannot be opened: {type(error.orig).__name__}") from None
+    except CommandError:
+        raise DatabaseError(
+            "the database was written by a newer Drivepost; install that version, or restore a backup"
+        ) from None
+    return head
+
+
+def require_current_tables() -> None:
+    """Refuse to work on tables of another version.
+
+    Raises:
+        DatabaseError: the tables are missing or older; the text says how to bring them up to date.
+    """
+    head = ScriptDirectory.from_config(_alembic(Settings().database)).get_current_head()
+    try:
+        with engine().connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+    except DBAPIError as error:
+        raise DatabaseError(f"the database cannot be opened: {type(error.orig).__name__}") from None
+    if found != head:
+        raise DatabaseError("the tables are not those of this version; run 'drivepost database upgrade'")

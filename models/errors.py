@@ -1,0 +1,242 @@
+"""Every error of ours, with its stable code.
+
+    DrivepostError
+    ├── JobError                       about one job
+    │   ├── JobNotFoundError           ResourceNotFound
+    │   ├── JobStateConflictError      JobStateConflict       the job's state forbids the operation
+    │   │   └── MoveNotAllowedError    JobStateConflict       … forbids the move
+    │   ├── CancelAcceptedError        CancelAccepted         a cancel was accepted before, and stands
+    │   ├── JobChangedError            JobChanged             someone else was first
+    │   ├── PropertyNotUpdatableError  PropertyNotUpdatable   the state forbids changing these properties
+    │   ├── NotReadyToShipError        NotReadyToShip         return address or delivery package is missing
+    │   ├── NotYetClosableError        NotYetClosable         the customer still has days to answer
+    │   ├── CopyHeldElsewhereError     CopyHeldElsewhere      another run holds the copy's lease
+    │   ├── CopyStillRunningError      CopyStillRunning       the copy did not stop in time
+    │   └── LeaseLostError             CopyLeaseLost          this run no longer holds the copy's lease
+    ├── ActorNotAllowedError           ActorNotAllowed        this operation is not theirs
+    ├── RequestError                   InvalidRequestContent  every fault of a request at once
+    ├── IntakeError                    IntakeFileInvalid      a file of the intake folder cannot be taken
+    ├── BayError                       BayUnusable            the bay cannot be read, or holds nothing
+    ├── DriveError                     DriveUnreadable        one drive cannot be copied; has its log status
+    │   └── ManifestError              ManifestInvalid
+    ├── StoreError                     StoreFailed            the store of a storage account refused
+    ├── DatabaseError                  DatabaseUnusable       the database cannot be used as it is
+    ├── UnexpectedError                InternalError          a fault of ours; told without its data
+    ├── SettingsError                  SettingsInvalid        a setting has an impossible value
+    └── PrefectAwayError               PrefectAway            Prefect's server does not answer
+
+An error knows ids, states and codes, never a person's data, and nothing of HTTP: doors map `code`.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import ClassVar
+from uuid import UUID
+
+
+class DrivepostError(Exception):
+    """Whatever Drivepost refuses or fails at; `code` is stable, the text is for people."""
+
+    code: ClassVar[str] = "InternalError"
+
+    @property
+    def line(self) -> str:
+        """Code and text in one line, as a run's state message gives them."""
+        return f"{self.code}: {self}"
+
+
+class JobError(DrivepostError):
+    """An error about one job."""
+
+
+class JobNotFoundError(JobError):
+    """No job goes by that id or name, or none does any more."""
+
+    code = "ResourceNotFound"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such job; it may have been deleted, or its id or name is misspelt")
+
+
+class JobStateConflictError(JobError):
+    """The job's state forbids the operation; the text says what would have worked."""
+
+    code = "JobStateConflict"
+
+    def __init__(self, operation: str, state: str, way_out: str) -> None:
+        super().__init__(f"a {state} job cannot take '{operation}'; {way_out}")
+
+
+class MoveNotAllowedError(JobStateConflictError):
+    """The job's state forbids the move."""
+
+    def __init__(self, source: str, target: str, allowed: Iterable[str]) -> None:
+        can = ", ".join(sorted(allowed)) or "nothing: it is at its end"
+        JobError.__init__(self, f"a {source} job cannot become {target}; it can become {can}")
+
+
+class CancelAcceptedError(JobError):
+    """A cancel was accepted for the job; it cannot be withdrawn, and only leads to Completed."""
+
+    code = "CancelAccepted"
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(
+            f"a cancel was accepted for this job, so '{operation}' is over; it will become Completed, "
+            "and its name is free once it is deleted"
+        )
+
+
+class JobChangedError(JobError):
+    """Somebody else changed the job between our read and our write."""
+
+    code = "JobChanged"
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(f"job {job_id} was changed by someone else meanwhile; read it again and repeat")
+
+
+class PropertyNotUpdatableError(JobError):
+    """The job's state forbids changing these properties."""
+
+    code = "PropertyNotUpdatable"
+
+    def __init__(self, state: str, properties: Sequence[str], updatable: Iterable[str]) -> None:
+        self.properties = tuple(properties)
+        can = ", ".join(sorted(updatable))
+        super().__init__(f"{', '.join(properties)} cannot be changed in a {state} job; what can be is {can}")
+
+
+class NotReadyToShipError(JobError):
+    """A job ships only when we know where the drives go back and by which package they come."""
+
+    code = "NotReadyToShip"
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        self.missing = tuple(missing)
+        super().__init__(
+            f"the job cannot be marked as shipped without {' and '.join(missing)}; "
+            "give them in the same request or before"
+        )
+
+
+class NotYetClosableError(JobError):
+    """An operator closes a job only after the customer had time to answer."""
+
+    code = "NotYetClosable"
+
+    def __init__(self, closable_at: datetime) -> None:
+        super().__init__(
+            f"a Shipping job can be closed without an answer from {closable_at:%Y-%m-%d %H:%M} UTC on; "
+            "until then it can be checked in or cancelled"
+        )
+
+
+class CopyHeldElsewhereError(JobError):
+    """Another run holds the lease on the job's copy."""
+
+    code = "CopyHeldElsewhere"
+
+    def __init__(self, job_id: UUID, until: datetime) -> None:
+        super().__init__(f"another run is copying job {job_id}; its lease runs until {until:%H:%M:%S} UTC")
+
+
+class CopyStillRunningError(JobError):
+    """The copy was asked to stop and did not in the time it is given."""
+
+    code = "CopyStillRunning"
+
+    def __init__(self, job_id: UUID, seconds: float) -> None:
+        super().__init__(
+            f"the copy of job {job_id} did not stop within {seconds:g} s; advance-jobs carries the cancel "
+            "out as soon as its lease has run out"
+        )
+
+
+class LeaseLostError(JobError):
+    """This run no longer holds the copy's lease, so it may not write any more."""
+
+    code = "CopyLeaseLost"
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(f"the lease on the copy of job {job_id} was lost to another run; this one stops")
+
+
+class ActorNotAllowedError(DrivepostError):
+    """The operation is not theirs to ask for."""
+
+    code = "ActorNotAllowed"
+
+    def __init__(self, operation: str, actor: str, allowed: Iterable[str]) -> None:
+        super().__init__(f"'{operation}' is not for the {actor}; it is for the {' or '.join(sorted(allowed))}")
+
+
+class RequestError(DrivepostError):
+    """A request is wrong; every fault is named, by the place where it stands and never by its value."""
+
+    code = "InvalidRequestContent"
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        """Take the faults, each a target (`properties.driveList[3].driveId`) and a text."""
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{target}: {text}" if target else text for target, text in faults))
+
+
+class IntakeError(DrivepostError):
+    """A file of the intake folder cannot be taken; it stays where it is."""
+
+    code = "IntakeFileInvalid"
+
+
+class BayError(DrivepostError):
+    """The bay cannot be read, or holds nothing that could be checked in."""
+
+    code = "BayUnusable"
+
+
+class DriveError(DrivepostError):
+    """One drive cannot be copied; the other drives of its job can."""
+
+    code = "DriveUnreadable"
+
+    def __init__(self, status: str, text: str) -> None:
+        """Take the drive's status as the copy log names it, such as `ManifestNotFound`."""
+        self.status = status
+        super().__init__(text)
+
+
+class ManifestError(DriveError):
+    """The drive's manifest is missing, changed or broken."""
+
+    code = "ManifestInvalid"
+
+
+class StoreError(DrivepostError):
+    """The store of a storage account refused or failed."""
+
+    code = "StoreFailed"
+
+
+class DatabaseError(DrivepostError):
+    """The database cannot be used as it is."""
+
+    code = "DatabaseUnusable"
+
+
+class UnexpectedError(DrivepostError):
+    """A fault of ours, told by its type and place alone: the text of a foreign error may hold a person's data."""
+
+    def __init__(self, kind: str, place: str) -> None:
+        super().__init__(f"{kind} at {place}; this is a fault of Drivepost's, please report it")
+
+
+class SettingsError(DrivepostError):
+    """A setting has an impossible value; the text names each by its environment variable."""
+
+    code = "SettingsInvalid"
+
+
+class PrefectAwayError(DrivepostError):
+    """Prefect's server does not answer."""
+
+    code = "PrefectAway"

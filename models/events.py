@@ -1,0 +1,45 @@
+"""What happened to a job, in order: one row per act, written in the transaction of the act."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID, uuid4
+
+from sqlmodel import Field, SQLModel
+
+from models.columns import UtcDateTime, words
+from models.lifecycle import Actor
+from models.personal_data import impersonal
+
+
+class EventKind(StrEnum):
+    """What an event tells of."""
+
+    CREATED = "created"
+    REPLACED = "replaced"
+    UPDATED = "updated"
+    CANCEL_ACCEPTED = "cancel accepted"
+    MOVED = "moved"
+    DRIVE_MOVED = "drive moved"
+    EXTRA_DRIVE_FOUND = "extra drive found"
+    EXTRA_DRIVE_SHIPPED_BACK = "extra drive shipped back"
+    PACKAGE_OVERDUE = "package overdue"
+
+
+class JobEvent(SQLModel, table=True):
+    """One thing that happened to one job.
+
+    `source` and `target` are states, of the job or of the drive that `drive_number` names; `what` names the
+    properties that an update changed. No row holds a person's data.
+    """
+
+    __tablename__ = "job_event"
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True, sa_column_kwargs=impersonal())
+    job_id: UUID = Field(foreign_key="job.id", ondelete="CASCADE", index=True, sa_column_kwargs=impersonal())
+    at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+    kind: EventKind = Field(sa_type=words(EventKind), sa_column_kwargs=impersonal())
+    by: Actor = Field(sa_type=words(Actor), sa_column_kwargs=impersonal())
+    drive_number: int | None = Field(default=None, sa_column_kwargs=impersonal())
+    source: str | None = Field(default=None, sa_column_kwargs=impersonal())
+    target: str | None = Field(default=None, sa_column_kwargs=impersonal())
+    what: str | None = Field(default=None, sa_column_kwargs=impersonal())

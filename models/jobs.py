@@ -1,0 +1,321 @@
+"""The job, and every guarded write that changes its state."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import JSON, delete, update
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from models.columns import UtcDateTime, words
+from models.errors import (
+    CancelAcceptedError,
+    JobChangedError,
+    JobNotFoundError,
+    JobStateConflictError,
+    NotYetClosableError,
+)
+from models.events import EventKind, JobEvent
+from models.lifecycle import (
+    CANCELLABLE,
+    CLOSABLE,
+    RULES,
+    Actor,
+    JobState,
+    JobType,
+    Operation,
+    Outcome,
+    decide,
+    expiry,
+    require_actor,
+    require_move,
+)
+from models.personal_data import impersonal
+from models.runs import mark_runs_of_deleted_jobs
+
+
+class LogLevel(StrEnum):
+    """How much the copy log tells."""
+
+    ERROR = "Error"
+    VERBOSE = "Verbose"
+
+
+class KekType(StrEnum):
+    """Whose key wraps the BitLocker keys."""
+
+    MICROSOFT_MANAGED = "MicrosoftManaged"
+    CUSTOMER_MANAGED = "CustomerManaged"
+
+
+class Job(SQLModel, table=True):
+    """One customer's order to carry data in or out on drives sent by post.
+
+    Its id is opaque and the only name that travels outside this database. Names are kept as they were
+    written; `resource_key` holds them in the form in which two compare.
+    """
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True, sa_column_kwargs=impersonal())
+    subscription_id: str = Field(sa_column_kwargs=impersonal())
+    resource_group: str = Field(sa_column_kwargs=impersonal())
+    name: str = Field(sa_column_kwargs=impersonal())
+    resource_key: str = Field(unique=True, sa_column_kwargs=impersonal())
+
+    job_type: JobType = Field(sa_type=words(JobType), sa_column_kwargs=impersonal())
+    location: str = Field(sa_column_kwargs=impersonal())
+    shipping_location: str = Field(sa_column_kwargs=impersonal())
+    storage_account_id: str = Field(sa_column_kwargs=impersonal())
+    diagnostics_path: str = Field(default="waimportexport", sa_column_kwargs=impersonal())
+    log_level: LogLevel = Field(default=LogLevel.ERROR, sa_type=words(LogLevel), sa_column_kwargs=impersonal())
+    backup_drive_manifest: bool = Field(default=False, sa_column_kwargs=impersonal())
+    tags: dict[str, str] = Field(default_factory=dict, sa_type=JSON, sa_column_kwargs=impersonal())
+    kek_type: KekType = Field(
+        default=KekType.MICROSOFT_MANAGED, sa_type=words(KekType), sa_column_kwargs=impersonal()
+    )
+    kek_url: str | None = Field(default=None, sa_column_kwargs=impersonal())
+    kek_vault_resource_id: str | None = Field(default=None, sa_column_kwargs=impersonal())
+    export_blob_paths: list[str] = Field(default_factory=list, sa_type=JSON, sa_column_kwargs=impersonal())
+    export_blob_path_prefixes: list[str] = Field(default_factory=list, sa_type=JSON, sa_column_kwargs=impersonal())
+    export_blob_list_blob_path: str | None = Field(default=None, sa_column_kwargs=impersonal())
+
+    state: JobState = Field(
+        default=JobState.CREATING, sa_type=words(JobState), index=True, sa_column_kwargs=impersonal()
+    )
+    state_since: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+    created_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+    updated_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+    expires_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, index=True, sa_column_kwargs=impersonal()
+    )
+    cancel_requested_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, index=True, sa_column_kwargs=impersonal()
+    )
+    # The copy's lease: who holds the newest token may write, until the lease has run out.
+    copy_token: int = Field(default=0, sa_column_kwargs=impersonal())
+    copy_lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether a cancel was accepted, carried out or not; it is never withdrawn."""
+        return self.cancel_requested_at is not None
+
+
+def resource_key(subscription_id: str, resource_group: str, name: str) -> str:
+    """Bring a job's three names to the form in which two compare, without regard to case."""
+    return f"{subscription_id}/{resource_group}/{name}".lower()
+
+
+def read_job(session: Session, job_id: UUID, *, lock: bool = False) -> Job:
+    """Read a job; `lock` keeps others from changing it until the transaction ends.
+
+    Raises:
+        JobNotFoundError: there is none.
+    """
+    chosen = select(Job).where(col(Job.id) == job_id).execution_options(populate_existing=True)
+    job = session.exec(chosen.with_for_update() if lock else chosen).one_or_none()
+    if job is None:
+        raise JobNotFoundError
+    return job
+
+
+def find_job(session: Session, reference: str) -> UUID:
+    """Find a job by its opaque id or by `subscription/resourceGroup/name`.
+
+    Raises:
+        JobNotFoundError: neither names one.
+    """
+    try:
+        named = col(Job.id) == UUID(reference)
+    except ValueError:
+        named = col(Job.resource_key) == reference.lower()
+    found = session.exec(select(Job.id).where(named)).one_or_none()
+    if found is None:
+        raise JobNotFoundError
+    return found
+
+
+def move(session: Session, job: Job, target: JobState, *, at: datetime, by: Actor) -> None:
+    """Move a job on, if it still is where it was read, and write down the event.
+
+    One guarded UPDATE: a step other than a cancel's is possible only while no cancel was accepted, so that
+    a cancel and the last byte have one winner.
+
+    Raises:
+        MoveNotAllowedError: no such move.
+        ActorNotAllowedError: the move is not theirs to cause.
+        CancelAcceptedError: a cancel came first.
+        JobChangedError: somebody else moved the job meanwhile.
+        JobNotFoundError: somebody deleted it meanwhile.
+
+    Source: the specification, sections 2 and 3.
+    """
+    source = job.state
+    step = require_move(source, target)
+    require_actor(step.operation, by)
+    cancel = col(Job.cancel_requested_at)
+    moved = session.connection().execute(
+        update(Job)
+        .where(
+            col(Job.id) == job.id,
+            col(Job.state) == source,
+            cancel.is_not(None) if step.cancelled else cancel.is_(None),
+        )
+        .values(
+            state=target,
+            state_since=at,
+            expires_at=expiry(target, entered=at, updated=at, cancel_accepted=step.cancelled),
+            copy_lease_until=col(Job.copy_lease_until) if target in RULES[Operation.COPY].done else None,
+        )
+    )
+    if moved.rowcount != 1:
+        raise _why_not_moved(session, job.id, source, step.operation)
+    session.refresh(job)
+    session.add(JobEvent(job_id=job.id, at=at, kind=EventKind.MOVED, by=by, source=source, target=target))
+
+
+def _why_not_moved(
+    session: Session, job_id: UUID, source: JobState, operation: Operation
+) -> CancelAcceptedError | JobChangedError:
+    now = read_job(session, job_id)
+    if now.state is source and now.cancel_requested:
+        return CancelAcceptedError(operation)
+    return JobChangedError(job_id)
+
+
+def request_cancel(session: Session, job_id: UUID, *, at: datetime, by: Actor) -> Outcome:
+    """Accept a cancel, or say that one was accepted before; carrying it out is cancel-job's.
+
+    Returns:
+        DONE when this request was the one accepted, NOTHING_TO_DO when an earlier one was.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+        JobStateConflictError: Packaging or an end has been entered.
+
+    Source: the specification, section 3.
+    """
+    require_actor(Operation.CANCEL, by)
+    accepted = session.connection().execute(
+        update(Job)
+        .where(
+            col(Job.id) == job_id,
+            col(Job.state).in_(CANCELLABLE),
+            col(Job.cancel_requested_at).is_(None),
+        )
+        .values(cancel_requested_at=at, updated_at=at, expires_at=None)
+    )
+    if accepted.rowcount == 1:
+        session.add(JobEvent(job_id=job_id, at=at, kind=EventKind.CANCEL_ACCEPTED, by=by))
+        return Outcome.DONE
+    now = read_job(session, job_id)
+    return decide(Operation.CANCEL, now.state, cancel_accepted=now.cancel_requested)
+
+
+def finish_cancel(session: Session, job_id: UUID, *, at: datetime) -> Outcome:
+    """Make a job whose cancel was accepted Completed; the copy has stopped before this is called.
+
+    Returns:
+        NOTHING_TO_DO when it is Completed already.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+        JobStateConflictError: no cancel was accepted for it.
+    """
+    job = read_job(session, job_id, lock=True)
+    if not job.cancel_requested:
+        raise JobStateConflictError(Operation.CANCEL, job.state, "no cancel was accepted for it")
+    if job.state is JobState.COMPLETED:
+        return Outcome.NOTHING_TO_DO
+    move(session, job, JobState.COMPLETED, at=at, by=Actor.SERVICE)
+    return Outcome.DONE
+
+
+def close_job(session: Session, job_id: UUID, *, at: datetime, by: Actor) -> Outcome:
+    """Close a job whose customer did not answer for 30 days.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+        JobStateConflictError: it is not Shipping.
+        CancelAcceptedError: a cancel was accepted for it.
+        NotYetClosableError: the 30 days are not over; the text says when they are.
+    """
+    require_actor(Operation.CLOSE, by)
+    job = read_job(session, job_id, lock=True)
+    if decide(Operation.CLOSE, job.state, cancel_accepted=job.cancel_requested) is Outcome.NOTHING_TO_DO:
+        return Outcome.NOTHING_TO_DO
+    if at < job.state_since + CLOSABLE:
+        raise NotYetClosableError(job.state_since + CLOSABLE)
+    move(session, job, JobState.CLOSED, at=at, by=by)
+    return Outcome.DONE
+
+
+def delete_job(session: Session, job_id: UUID, *, by: Actor) -> None:
+    """Delete a job by hand, with every row of it; its runs are put on the list of what is to be forgotten.
+
+    Raises:
+        JobNotFoundError: there is none, or somebody else deleted it first.
+        JobStateConflictError: it is in none of the states in which it may be deleted by hand.
+
+    Source: the seed document; the specification, section 4.
+    """
+    require_actor(Operation.DELETE, by)
+    deleted = session.connection().execute(
+        delete(Job).where(col(Job.id) == job_id, col(Job.state).in_(RULES[Operation.DELETE].done))
+    )
+    if deleted.rowcount == 1:
+        mark_runs_of_deleted_jobs(session, [job_id])
+        return
+    now = read_job(session, job_id)
+    decide(Operation.DELETE, now.state, cancel_accepted=now.cancel_requested)
+    raise JobChangedError(job_id)
+
+
+class Expired(SQLModel):
+    """A job whose time is over: which, in what state, and since when it should be gone."""
+
+    job_id: UUID
+    state: JobState
+    expires_at: datetime
+
+
+def expired_jobs(session: Session, at: datetime, rows_max: int, *, lock: bool = False) -> Sequence[Expired]:
+    """Find jobs whose time is over at a moment, the longest overdue first.
+
+    Args:
+        session: an open session; with `lock`, one that writes.
+        at: the moment, aware UTC; a job due at exactly this moment is found.
+        rows_max: how many at most.
+        lock: take the rows, and pass over those that another sweep has taken (PostgreSQL; on SQLite one
+            sweep waits for the other).
+    """
+    chosen = (
+        select(Job.id, Job.state, Job.expires_at)
+        .where(col(Job.expires_at) <= at, col(Job.state).in_(RULES[Operation.EXPIRE].done))
+        .order_by(col(Job.expires_at))
+        .limit(rows_max)
+    )
+    rows = session.exec(chosen.with_for_update(skip_locked=True) if lock else chosen).all()
+    return [
+        Expired(job_id=row[0], state=JobState(row[1]), expires_at=row[2]) for row in rows if row[2] is not None
+    ]
+
+
+def delete_expired_jobs(session: Session, at: datetime, rows_max: int) -> Sequence[Expired]:
+    """Delete jobs whose time is over, at most `rows_max`, with every row of them.
+
+    Returns:
+        What was deleted; fewer than `rows_max` means that nothing more is due, or another sweep has it.
+
+    Source: the specification, section 4: at 90 (14) days exactly and not a second before.
+    """
+    require_actor(Operation.EXPIRE, Actor.SERVICE)
+    due = expired_jobs(session, at, rows_max, lock=True)
+    ids = [expired.job_id for expired in due]
+    deleted = session.connection().execute(
+        delete(Job).where(col(Job.id).in_(ids), col(Job.expires_at) <= at).returning(col(Job.id))
+    )
+    gone: set[Any] = {row[0] for row in deleted}
+    mark_runs_of_deleted_jobs(session, ids)
+    return [expired for expired in due if expired.job_id in gone]

@@ -1,0 +1,283 @@
+"""What a customer asks for: the bodies of Create Job and Update Job Properties, validated.
+
+The shapes are those of Microsoft.ImportExport; property names are taken without regard to case, and what
+belongs to the service (state, percentComplete, shippingInformation …) is read over. No text of an error
+repeats a value: values are personal data.
+
+Source: `arm/2021-01-01/storageimportexport.json`; the specification, sections 5, 8 and 10.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from models.drives import serial
+from models.errors import RequestError
+from models.jobs import KekType, LogLevel
+from models.lifecycle import JobType
+
+DRIVES_MAX: Final = 10
+BLOB_LIST_BYTES_MAX: Final = 32 * 1024
+TAGS_MAX: Final = 50
+NAME_PATTERN: Final = r"^[a-zA-Z][a-zA-Z0-9_-]{1,63}$"
+SUBSCRIPTION_PATTERN: Final = r"^[A-Za-z0-9-]{1,64}$"
+RESOURCE_GROUP_PATTERN: Final = r"^[\w.()-]{1,90}$"
+
+_STORAGE_ACCOUNT_PATTERN: Final = (
+    r"(?i)^/subscriptions/[^/]+/resourceGroups/[^/]+/providers"
+    r"/Microsoft\.(Classic)?Storage/storageAccounts/[a-z0-9]{3,24}$"
+)
+_CONTAINER_PATTERN: Final = r"(\$root|[a-z0-9](-?[a-z0-9]){2,62})"
+
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
+_Optional = Annotated[str, StringConstraints(strip_whitespace=True, max_length=256)]
+_Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+_DriveCount = Annotated[int, Field(ge=0, le=1000)]
+
+
+class Shape(BaseModel):
+    """A JSON object of the service's API."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_compare_without_case(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        known = {str(field.alias).lower(): str(field.alias) for field in cls.model_fields.values()}
+        return {known.get(str(name).lower(), name): member for name, member in value.items()}
+
+
+class ReturnAddressShape(Shape):
+    """`returnAddress`: who gets the drives back."""
+
+    recipient_name: _Text
+    street_address_1: _Text = Field(alias="streetAddress1")
+    street_address_2: _Optional = Field(default="", alias="streetAddress2")
+    city: _Text
+    state_or_province: _Optional = ""
+    postal_code: _Text
+    country_or_region: _Text
+    phone: _Text
+    email: _Text
+
+
+class ReturnShippingShape(Shape):
+    """`returnShipping`: by which carrier and account the drives go back."""
+
+    carrier_name: _Text
+    carrier_account_number: _Text
+
+
+class DeliveryPackageShape(Shape):
+    """`deliveryPackage`: the parcel to us."""
+
+    carrier_name: _Text
+    tracking_number: _Text
+    drive_count: _DriveCount | None = None
+    ship_date: _Optional = ""
+
+
+class ReturnPackageShape(Shape):
+    """`returnPackage`: the parcel back."""
+
+    carrier_name: _Text
+    tracking_number: _Text
+    drive_count: _DriveCount
+    ship_date: _Text
+
+
+class DriveShape(Shape):
+    """One entry of `driveList`."""
+
+    drive_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    bit_locker_key: _Text | None = Field(default=None, repr=False)
+    manifest_file: _Path
+    # 32 digits are MD5, as the description says; its own examples show 64, taken as SHA-256.
+    manifest_hash: Annotated[str, StringConstraints(pattern=r"^([0-9A-Fa-f]{32}|[0-9A-Fa-f]{64})$")]
+    drive_header_hash: Annotated[str, StringConstraints(max_length=4096)] = ""
+
+
+class BlobListShape(Shape):
+    """`blobList`: blobs to export, by path and by prefix."""
+
+    blob_path: list[_Path] = Field(default_factory=list)
+    blob_path_prefix: list[Annotated[_Path, StringConstraints(pattern="^/")]] = Field(default_factory=list)
+
+
+class ExportShape(Shape):
+    """`export`: which blobs go out, given here or in a blob that lists them."""
+
+    blob_list: BlobListShape = Field(default_factory=BlobListShape)
+    blob_list_blob_path: _Path | None = None
+
+    @model_validator(mode="after")
+    def _names_blobs_once(self) -> Self:
+        inline = [*self.blob_list.blob_path, *self.blob_list.blob_path_prefix]
+        if not inline and self.blob_list_blob_path is None:
+            raise ValueError("name blobs in blobList, or the blob that lists them in blobListBlobPath")
+        if inline and self.blob_list_blob_path is not None:
+            raise ValueError("give either blobList or blobListBlobPath, not both")
+        if sum(len(each.encode()) for each in inline) > BLOB_LIST_BYTES_MAX:
+            raise ValueError("blobList is over 32 KiB; put it in a blob and name that in blobListBlobPath")
+        return self
+
+
+class EncryptionKeyShape(Shape):
+    """`encryptionKey`: whose key wraps the BitLocker keys."""
+
+    kek_type: KekType = KekType.MICROSOFT_MANAGED
+    kek_url: _Path | None = None
+    kek_vault_resource_id: _Path | None = Field(
+        default=None,
+        alias="kekVaultResourceID",
+        validation_alias=AliasChoices("kekVaultResourceID", "kekVaultResourceId"),
+    )
+
+    @model_validator(mode="after")
+    def _customer_names_their_key(self) -> Self:
+        if self.kek_type is KekType.CUSTOMER_MANAGED and not (self.kek_url and self.kek_vault_resource_id):
+            raise ValueError("a CustomerManaged key needs kekUrl and kekVaultResourceID")
+        return self
+
+
+def _unique_drives(drives: list[DriveShape]) -> list[DriveShape]:
+    serials = [serial(drive.drive_id) for drive in drives]
+    if len(set(serials)) != len(serials):
+        first = next(place for place, each in enumerate(serials) if each in serials[:place])
+        raise ValueError(f"entry {first} names the same driveId as an earlier one")
+    return drives
+
+
+_Drives = Annotated[list[DriveShape], Field(max_length=DRIVES_MAX)]
+_TagName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+_TagValue = Annotated[str, StringConstraints(max_length=256)]
+_Tags = Annotated[dict[_TagName, _TagValue], Field(max_length=TAGS_MAX)]
+
+
+class JobDetails(Shape):
+    """`properties` of Create Job."""
+
+    storage_account_id: Annotated[str, StringConstraints(pattern=_STORAGE_ACCOUNT_PATTERN)]
+    job_type: JobType
+    return_address: ReturnAddressShape | None = None
+    return_shipping: ReturnShippingShape | None = None
+    delivery_package: DeliveryPackageShape | None = None
+    diagnostics_path: Annotated[
+        str, StringConstraints(max_length=1024, pattern=rf"^{_CONTAINER_PATTERN}(/[^/\\]+)*/?$")
+    ] = "waimportexport"
+    log_level: LogLevel = LogLevel.ERROR
+    backup_drive_manifest: bool = False
+    drive_list: _Drives | None = None
+    export: ExportShape | None = None
+    encryption_key: EncryptionKeyShape = Field(default_factory=EncryptionKeyShape)
+
+    _drives_are_unique = field_validator("drive_list")(
+        lambda drives: drives if drives is None else _unique_drives(drives)
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        if self.job_type is JobType.IMPORT and not self.drive_list:
+            raise ValueError("an Import job needs a driveList of 1 to 10 drives")
+        if self.job_type is JobType.IMPORT and self.export is not None:
+            raise ValueError("an Import job has no export")
+        if self.job_type is JobType.EXPORT and self.export is None:
+            raise ValueError("an Export job needs export, the blobs that go out")
+        if self.job_type is JobType.EXPORT and self.drive_list:
+            raise ValueError("an Export job has no driveList; its drives are made known when they arrive")
+        return self
+
+
+class CreateJobBody(Shape):
+    """The body of Create Job."""
+
+    location: _Text
+    tags: _Tags = Field(default_factory=dict)
+    properties: JobDetails
+
+
+class JobRequest(Shape):
+    """A whole request, as a request file of the intake holds it: the job's names and the body of Create Job."""
+
+    subscription_id: Annotated[str, StringConstraints(pattern=SUBSCRIPTION_PATTERN)]
+    resource_group_name: Annotated[str, StringConstraints(pattern=RESOURCE_GROUP_PATTERN)]
+    job_name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+    body: CreateJobBody
+
+
+class UpdateDetails(Shape):
+    """`properties` of Update Job Properties; what is absent or null is left as it is."""
+
+    state: Literal["Shipping", ""] | None = None
+    cancel_requested: bool | None = None
+    delivery_package: DeliveryPackageShape | None = None
+    drive_list: _Drives | None = None
+    return_address: ReturnAddressShape | None = None
+    return_shipping: ReturnShippingShape | None = None
+    log_level: LogLevel | None = None
+    backup_drive_manifest: bool | None = None
+
+    _drives_are_unique = field_validator("drive_list")(
+        lambda drives: drives if drives is None else _unique_drives(drives)
+    )
+
+
+class UpdateJobBody(Shape):
+    """The body of Update Job Properties."""
+
+    tags: _Tags | None = None
+    properties: UpdateDetails = Field(default_factory=UpdateDetails)
+
+
+class ReturnRequest(Shape):
+    """What an operator tells of drives sent back, as a request file of the intake holds it."""
+
+    return_package: ReturnPackageShape
+
+
+_ShapeT = TypeVar("_ShapeT", bound=Shape)
+
+
+def parse(shape: type[_ShapeT], document: str | bytes) -> _ShapeT:
+    """Read a request from JSON.
+
+    Raises:
+        RequestError: it is no JSON, or not of this shape; every fault is named by its place.
+    """
+    try:
+        return shape.model_validate_json(document)
+    except ValidationError as error:
+        faults = error.errors(include_input=False, include_url=False, include_context=False)
+        raise RequestError([(_place(fault["loc"]), _text(fault["msg"])) for fault in faults]) from None
+
+
+def _place(path: tuple[int | str, ...]) -> str:
+    # Only indexes and the service's own property names: a tag's name is the customer's.
+    shown = ""
+    for step in path:
+        if isinstance(step, int):
+            shown += f"[{step}]"
+        elif shown.endswith("tags"):
+            return shown
+        else:
+            shown += f".{step}" if shown else step
+    return shown
+
+
+def _text(message: str) -> str:
+    return message.removeprefix("Value error, ")

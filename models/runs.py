@@ -1,0 +1,49 @@
+"""Which Prefect runs worked on which job, so that a deleted job's runs can be found and forgotten.
+
+The rows hold opaque ids alone and outlive their job on purpose: they are the list of what is still to be
+forgotten, and go when Prefect has forgotten the run.
+"""
+
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from sqlalchemy import delete, update
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from models.personal_data import impersonal
+
+
+class JobRun(SQLModel, table=True):
+    """One flow run that worked on, or spoke of, one job; `is_job_deleted` says that it is to be forgotten."""
+
+    __tablename__ = "job_run"
+
+    job_id: UUID = Field(primary_key=True, sa_column_kwargs=impersonal())
+    flow_run_id: UUID = Field(primary_key=True, index=True, sa_column_kwargs=impersonal())
+    is_job_deleted: bool = Field(default=False, index=True, sa_column_kwargs=impersonal())
+
+
+def record_run(session: Session, job_id: UUID, flow_run_id: UUID) -> None:
+    """Write down that a run works on a job; safe to repeat.
+
+    The caller holds the job's row locked, so that no deletion comes between.
+    """
+    session.merge(JobRun(job_id=job_id, flow_run_id=flow_run_id))
+
+
+def mark_runs_of_deleted_jobs(session: Session, job_ids: Collection[UUID]) -> None:
+    """Put every run of these jobs on the list of what is to be forgotten; part of their deletion."""
+    session.connection().execute(update(JobRun).where(col(JobRun.job_id).in_(job_ids)).values(is_job_deleted=True))
+
+
+def runs_to_forget(session: Session, runs_max: int, job_id: UUID | None = None) -> Sequence[UUID]:
+    """Read which runs worked on jobs that are gone, at most `runs_max`; of one job where it is named."""
+    chosen = select(JobRun.flow_run_id).where(col(JobRun.is_job_deleted))
+    if job_id is not None:
+        chosen = chosen.where(col(JobRun.job_id) == job_id)
+    return session.exec(chosen.distinct().limit(runs_max)).all()
+
+
+def strike_run(session: Session, flow_run_id: UUID) -> None:
+    """Strike a run that Prefect has forgotten off the list; safe to repeat."""
+    session.connection().execute(delete(JobRun).where(col(JobRun.flow_run_id) == flow_run_id))

@@ -1,0 +1,182 @@
+"""Settings, each an environment variable with the prefix `DRIVEPOST_`."""
+
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from models.errors import SettingsError
+
+_Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Fields(BaseSettings):
+    """What can be set. Units stand in the names."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DRIVEPOST_", extra="ignore", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
+
+    data_directory: Path = Field(
+        default_factory=lambda: user_data_path("drivepost"),
+        description="Everything the embedded default keeps: database, store, intake, bay, Prefect's own files.",
+    )
+    database_url: str = Field(
+        default="",
+        description="Where the tables are; empty is SQLite in the data directory, else postgresql://… .",
+    )
+    database_wait_seconds_max: _Seconds = Field(
+        default=30, gt=0, le=600, description="How long a write waits for another's lock."
+    )
+    bay_directory: Path | None = Field(
+        default=None,
+        description="Where drives are mounted, one folder each, named by serial number; default: bay/ in the "
+        "data directory.",
+    )
+    intake_directory: Path | None = Field(
+        default=None,
+        description="Where request files are put; default: intake/ in the data directory.",
+    )
+    locations_file: Path | None = Field(
+        default=None, description="The locations as JSON, as the service lists them; default: 35 real ones."
+    )
+    stores: dict[str, str] = Field(
+        default_factory=dict,
+        description="Store address per storage account, by its resource id or its name, as JSON; an address "
+        "may hold {account} and {container}.",
+    )
+    default_store: str = Field(
+        default="",
+        description="Store address of every other storage account; empty is store/{account} in the data "
+        "directory.",
+    )
+    copy_lease_seconds: _Seconds = Field(
+        default=60, ge=1, le=3600, description="How long a copy that does not report is believed to be alive."
+    )
+    copy_poll_seconds: _Seconds = Field(
+        default=0.2, ge=0.01, le=10, description="How often a copy looks whether it was cancelled."
+    )
+    copy_stop_seconds_max: _Seconds = Field(
+        default=90, ge=1, le=3600, description="How long cancel-job waits for a copy to stop."
+    )
+    copy_batch_blobs: int = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="Blobs whose names are settled in one write before their copy.",
+    )
+    copies_at_once_max: int = Field(
+        default=2, ge=1, le=64, description="Copies that advance-jobs has under way at once."
+    )
+    retention_batch_rows: int = Field(default=500, ge=1, le=10_000, description="Jobs deleted in one transaction.")
+    retention_cron: str = Field(
+        default="0 3 * * *",
+        pattern=r"^\S+( \S+){4}$",
+        description="When enforce-retention runs, cron in UTC.",
+    )
+    advance_interval_seconds: _Seconds = Field(
+        default=60, ge=5, le=3600, description="How often advance-jobs runs."
+    )
+    advance_rows: int = Field(
+        default=500,
+        ge=1,
+        le=10_000,
+        description="Jobs that one run of advance-jobs takes up per kind of step.",
+    )
+    history_runs_max: int = Field(
+        default=500, ge=1, le=100_000, description="Flow runs of deleted jobs that one run forgets at most."
+    )
+    prefect_port: int = Field(
+        default=4200, ge=0, le=65_535, description="Port of the Prefect server that `drivepost up` starts."
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_database_we_know(cls, url: str) -> str:
+        if not url:
+            return url
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            raise ValueError("is no database address; write postgresql://user@host/name") from None
+        if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+            raise ValueError("must begin with sqlite:/// or postgresql://")
+        if parsed.get_backend_name() == "sqlite" and not parsed.database:
+            raise ValueError("a database in memory would be gone with the first run; name a file")
+        return url
+
+    @field_validator("stores", "default_store")
+    @classmethod
+    def _are_addresses(cls, value: dict[str, str] | str) -> dict[str, str] | str:
+        for address in value.values() if isinstance(value, dict) else [value]:
+            if address and not urlsplit(address).scheme:
+                raise ValueError("a store's address needs a scheme, such as file:///srv/blobs or s3://bucket")
+        return value
+
+    @model_validator(mode="after")
+    def _lease_outlives_its_polls(self) -> Self:
+        if self.copy_lease_seconds < 2 * self.copy_poll_seconds:
+            raise ValueError("DRIVEPOST_COPY_LEASE_SECONDS: must be at least twice DRIVEPOST_COPY_POLL_SECONDS")
+        return self
+
+
+class Settings(_Fields):
+    """The settings in force, read from the environment when made.
+
+    Raises:
+        SettingsError: values are impossible; the text names each variable.
+    """
+
+    def __init__(self) -> None:
+        try:
+            super().__init__()
+        except ValidationError as error:
+            faults = error.errors(include_input=False, include_url=False, include_context=False)
+            raise SettingsError("; ".join(_fault(list(f["loc"]), f["msg"]) for f in faults)) from None
+
+    @property
+    def database(self) -> str:
+        """The database's address with its driver."""
+        if not self.database_url:
+            return f"sqlite:///{(self.data_directory / 'drivepost.db').absolute()}"
+        url = make_url(self.database_url)
+        if url.drivername in {"postgres", "postgresql"}:
+            url = url.set(drivername="postgresql+psycopg")
+        return url.render_as_string(hide_password=False)
+
+    @property
+    def bay(self) -> Path:
+        """The folder where drives are mounted."""
+        return self.bay_directory or self.data_directory / "bay"
+
+    @property
+    def intake(self) -> Path:
+        """The folder where request files are put."""
+        return self.intake_directory or self.data_directory / "intake"
+
+    def store_address(self, storage_account_id: str) -> str:
+        """Find the address of a storage account's blobs; `{container}` in it is still open.
+
+        Args:
+            storage_account_id: the account's resource id; resource ids compare without regard to case.
+        """
+        account = storage_account_id.rstrip("/").rsplit("/", 1)[-1].lower()
+        named = {name.lower(): address for name, address in self.stores.items()}
+        address = named.get(storage_account_id.lower()) or named.get(account) or self.default_store
+        if not address:
+            address = (self.data_directory / "store").absolute().as_uri() + "/{account}"
+        if "{account}" not in address and address == self.default_store:
+            address = address.rstrip("/") + "/{account}"
+        if "{container}" not in address:
+            address = address.rstrip("/") + "/{container}"
+        return address.replace("{account}", account)
+
+
+def _fault(place: list[int | str], text: str) -> str:
+    text = text.removeprefix("Value error, ")
+    return f"DRIVEPOST_{str(place[0]).upper()}: {text}" if place else text

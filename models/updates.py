@@ -1,0 +1,262 @@
+"""Create Job and Update Job Properties: what a request makes of the rows, all of it or nothing.
+
+Source: the specification, sections 2, 5 and 8.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from sqlalchemy import delete, update
+from sqlmodel import Session, SQLModel, col, select
+
+from models.drives import Drive, drives_of
+from models.errors import JobChangedError, NotReadyToShipError, PropertyNotUpdatableError
+from models.events import EventKind, JobEvent
+from models.jobs import Job, move, read_job, request_cancel, resource_key
+from models.lifecycle import (
+    UPDATABLE,
+    Actor,
+    DriveState,
+    JobProperty,
+    JobState,
+    Operation,
+    Outcome,
+    decide,
+    expiry,
+    require_actor,
+)
+from models.locations import Locations
+from models.requests import DriveShape, JobRequest, Shape, UpdateJobBody
+from models.shipping import Direction, Package, ReturnAddress, ReturnShipping
+
+_CHILDREN: Final[Mapping[JobProperty, tuple[type[SQLModel], Mapping[str, Any]]]] = {
+    JobProperty.RETURN_ADDRESS: (ReturnAddress, {}),
+    JobProperty.RETURN_SHIPPING: (ReturnShipping, {}),
+    JobProperty.DELIVERY_PACKAGE: (Package, {"direction": Direction.DELIVERY}),
+}
+"""Properties that are a row of their own: its table, and what its key has beside the job's id."""
+
+_COLUMNS: Final[Mapping[JobProperty, str]] = {
+    JobProperty.LOG_LEVEL: "log_level",
+    JobProperty.BACKUP_DRIVE_MANIFEST: "backup_drive_manifest",
+    JobProperty.TAGS: "tags",
+}
+"""Properties that are a column of the job."""
+
+
+def put_job(
+    session: Session,
+    request: JobRequest,
+    locations: Locations,
+    *,
+    at: datetime,
+    by: Actor,
+    event_id: UUID | None = None,
+) -> UUID:
+    """Create a job, or replace it while it is Creating.
+
+    Args:
+        session: a session that writes.
+        request: the job's names and properties.
+        locations: the sites there are.
+        at: now, aware UTC.
+        by: who asks.
+        event_id: names this very act, so that doing it twice does it once.
+
+    Returns:
+        The job's opaque id; a replaced job keeps its own.
+
+    Raises:
+        RequestError: the location is none.
+        JobStateConflictError: a job of that name has left Creating.
+        CancelAcceptedError: a job of that name is being cancelled.
+    """
+    require_actor(Operation.REPLACE, by)
+    columns = _job_columns(request, locations)
+    acted = session.get(JobEvent, event_id) if event_id else None
+    if acted is not None:
+        return acted.job_id
+    found = session.exec(
+        select(Job).where(col(Job.resource_key) == columns["resource_key"]).with_for_update()
+    ).one_or_none()
+    if found is None:
+        job = Job(**columns, state_since=at, created_at=at, updated_at=at)
+        session.add(job)
+        kind = EventKind.CREATED
+    else:
+        job = found
+        decide(Operation.REPLACE, job.state, cancel_accepted=job.cancel_requested)
+        for name, value in columns.items():
+            setattr(job, name, value)
+        for table in (ReturnAddress, ReturnShipping, Package, Drive):
+            session.connection().execute(delete(table).where(col(table.job_id) == job.id))
+        kind = EventKind.REPLACED
+    job.updated_at = at
+    job.expires_at = _expiry(job, at)
+    session.flush()
+    _put_children(session, job.id, request)
+    _put_drives(session, job.id, request.body.properties.drive_list or [], at)
+    session.add(JobEvent(id=event_id or uuid4(), job_id=job.id, at=at, kind=kind, by=by, target=job.state))
+    session.flush()
+    return job.id
+
+
+def _job_columns(request: JobRequest, locations: Locations) -> dict[str, Any]:
+    details = request.body.properties
+    location = locations.find(request.body.location)
+    export = details.export
+    names = (request.subscription_id, request.resource_group_name, request.job_name)
+    return {
+        "subscription_id": request.subscription_id,
+        "resource_group": request.resource_group_name,
+        "name": request.job_name,
+        "resource_key": resource_key(*names),
+        "job_type": details.job_type,
+        "location": request.body.location,
+        "shipping_location": locations.shipping_to(location).key,
+        "storage_account_id": details.storage_account_id,
+        "diagnostics_path": details.diagnostics_path,
+        "log_level": details.log_level,
+        "backup_drive_manifest": details.backup_drive_manifest,
+        "tags": request.body.tags,
+        "kek_type": details.encryption_key.kek_type,
+        "kek_url": details.encryption_key.kek_url,
+        "kek_vault_resource_id": details.encryption_key.kek_vault_resource_id,
+        "export_blob_paths": export.blob_list.blob_path if export else [],
+        "export_blob_path_prefixes": export.blob_list.blob_path_prefix if export else [],
+        "export_blob_list_blob_path": export.blob_list_blob_path if export else None,
+    }
+
+
+def _put_children(session: Session, job_id: UUID, request: JobRequest) -> None:
+    details = request.body.properties
+    for name, shape in (
+        (JobProperty.RETURN_ADDRESS, details.return_address),
+        (JobProperty.RETURN_SHIPPING, details.return_shipping),
+        (JobProperty.DELIVERY_PACKAGE, details.delivery_package),
+    ):
+        if shape is not None:
+            _put_child(session, job_id, name, shape)
+
+
+def _put_child(session: Session, job_id: UUID, name: JobProperty, shape: Shape) -> None:
+    table, key = _CHILDREN[name]
+    session.merge(table(job_id=job_id, **key, **shape.model_dump()))
+
+
+def _put_drives(session: Session, job_id: UUID, shapes: Sequence[DriveShape], at: datetime) -> None:
+    for number, shape in enumerate(shapes, start=1):
+        session.add(
+            Drive(job_id=job_id, number=number, state=DriveState.SPECIFIED, state_since=at, **shape.model_dump())
+        )
+
+
+def _expiry(job: Job, at: datetime) -> datetime | None:
+    return expiry(job.state, entered=job.state_since, updated=at, cancel_accepted=job.cancel_requested)
+
+
+def update_job(session: Session, job_id: UUID, body: UpdateJobBody, *, at: datetime, by: Actor) -> Outcome:
+    """Change what a request names, all of it or nothing.
+
+    What is absent, null, or as it is already changes nothing and violates nothing; `cancelRequested: false`
+    means nothing and undoes nothing.
+
+    Returns:
+        NOTHING_TO_DO when everything is already as the request wants it.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+        PropertyNotUpdatableError: the job's state forbids some of the changes; the text names them.
+        JobStateConflictError: it is too late to ship or to cancel.
+        CancelAcceptedError: it is to be shipped although a cancel was accepted.
+        NotReadyToShipError: it is to be shipped without return address or delivery package.
+
+    Source: the specification, section 5.
+    """
+    require_actor(Operation.UPDATE, by)
+    job = read_job(session, job_id, lock=True)
+    changes = _changes(session, job, body)
+    ships = bool(body.properties.state) and job.state is not JobState.SHIPPING
+    cancels = bool(body.properties.cancel_requested) and not job.cancel_requested
+    if ships:
+        decide(Operation.SHIP, job.state, cancel_accepted=job.cancel_requested)
+    if cancels:
+        decide(Operation.CANCEL, job.state)
+    refused = [name for name in changes if job.state not in UPDATABLE[name]]
+    if refused:
+        updatable = [name for name, states in UPDATABLE.items() if job.state in states]
+        raise PropertyNotUpdatableError(job.state, refused, updatable)
+    if changes:
+        _apply(session, job, changes, at=at, by=by)
+    if ships:
+        _ship(session, job, at=at, by=by)
+    if cancels:
+        request_cancel(session, job_id, at=at, by=by)
+    return Outcome.DONE if changes or ships or cancels else Outcome.NOTHING_TO_DO
+
+
+def _changes(session: Session, job: Job, body: UpdateJobBody) -> dict[JobProperty, Any]:
+    """Find what of a request differs from what is: property -> wanted value."""
+    wanted: dict[JobProperty, Any] = {
+        JobProperty.TAGS: body.tags,
+        JobProperty.LOG_LEVEL: body.properties.log_level,
+        JobProperty.BACKUP_DRIVE_MANIFEST: body.properties.backup_drive_manifest,
+        JobProperty.DRIVE_LIST: body.properties.drive_list,
+        JobProperty.RETURN_ADDRESS: body.properties.return_address,
+        JobProperty.RETURN_SHIPPING: body.properties.return_shipping,
+        JobProperty.DELIVERY_PACKAGE: body.properties.delivery_package,
+    }
+    return {
+        name: value
+        for name, value in wanted.items()
+        if value is not None and not _is_as_wanted(session, job, name, value)
+    }
+
+
+def _is_as_wanted(session: Session, job: Job, name: JobProperty, value: Any) -> bool:
+    if name in _COLUMNS:
+        return bool(getattr(job, _COLUMNS[name]) == value)
+    if name is JobProperty.DRIVE_LIST:
+        drives = drives_of(session, job.id)
+        return len(drives) == len(value) and all(map(_is_like, drives, value))
+    table, key = _CHILDREN[name]
+    row = session.get(table, (job.id, *key.values()) if key else job.id)
+    return row is not None and _is_like(row, value)
+
+
+def _is_like(row: SQLModel, shape: Shape) -> bool:
+    return all(getattr(row, name) == value for name, value in shape.model_dump().items())
+
+
+def _apply(session: Session, job: Job, changes: Mapping[JobProperty, Any], *, at: datetime, by: Actor) -> None:
+    columns = {_COLUMNS[name]: value for name, value in changes.items() if name in _COLUMNS}
+    written = session.connection().execute(
+        update(Job)
+        .where(col(Job.id) == job.id, col(Job.state) == job.state)
+        .values(**columns, updated_at=at, expires_at=_expiry(job, at))
+    )
+    if written.rowcount != 1:
+        raise JobChangedError(job.id)
+    for name, value in changes.items():
+        if name in _CHILDREN:
+            _put_child(session, job.id, name, value)
+        elif name is JobProperty.DRIVE_LIST:
+            session.connection().execute(delete(Drive).where(col(Drive.job_id) == job.id))
+            session.expire_all()
+            _put_drives(session, job.id, value, at)
+    session.add(JobEvent(job_id=job.id, at=at, kind=EventKind.UPDATED, by=by, what=", ".join(sorted(changes))))
+    session.flush()
+    session.refresh(job)
+
+
+def _ship(session: Session, job: Job, *, at: datetime, by: Actor) -> None:
+    missing = [
+        str(name)
+        for name in (JobProperty.RETURN_ADDRESS, JobProperty.DELIVERY_PACKAGE)
+        if session.get(_CHILDREN[name][0], (job.id, *_CHILDREN[name][1].values())) is None
+    ]
+    if missing:
+        raise NotReadyToShipError(missing)
+    move(session, job, JobState.SHIPPING, at=at, by=by)

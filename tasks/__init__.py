@@ -1,0 +1,1 @@
+"""Acts: one repeatable step each, handed values."""

@@ -1,0 +1,264 @@
+"""The copy of one drive from its manifest to its logs; `tasks.blobs` copies the blobs in between."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, Final
+from uuid import UUID
+
+from sqlmodel import Session
+
+from models.copies import BlobReport, DriveCopy, renew_copy_lease, reports_of
+from models.copy_logs import (
+    BlobStatus,
+    BlockStatus,
+    DispositionStatus,
+    DriveStatus,
+    LoggedBlob,
+    LoggedBlock,
+    LogKind,
+    copy_log_name,
+    error_entries,
+    write_copy_log,
+)
+from models.database import database_time, reading, writing
+from models.drives import Drive, move_drive, serial
+from models.errors import DriveError, ManifestError
+from models.jobs import Job, LogLevel, move, read_job
+from models.lifecycle import Actor, DriveState, JobState
+from models.manifests import ManifestSummary, SupportsWrite, check_manifest, iterate_blobs
+from tasks.blobs import BlobCopier, CopyCancelledError, CopyLimits
+from tasks.mounts import drives_in, find_file
+from tasks.stores import Container
+
+_LOG_MEMORY_BYTES_MAX: Final = 8 * 2**20
+_PIECE_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class DriveCopying:
+    """The copy of one drive by one run.
+
+    Attributes:
+        job_id: the job.
+        number: the drive's number in it.
+        token: of the lease on the job's copy; None where the copy has stopped and only its end is written.
+        store_address: the storage account's store, with `{container}` open.
+        lease_seconds: how long each write holds on to the lease.
+    """
+
+    job_id: UUID
+    number: int
+    token: int | None
+    store_address: str
+    lease_seconds: float
+
+    @contextmanager
+    def _guarded(self) -> Iterator[tuple[Session, Drive]]:
+        """Open one transaction that is undone if the lease was lost."""
+        with writing() as session:
+            if self.token is not None:
+                now = database_time(session)
+                renew_copy_lease(session, self.job_id, self.token, seconds=self.lease_seconds, at=now)
+            yield session, session.get_one(Drive, (self.job_id, self.number), with_for_update=True)
+
+    def copy(self, bay: Path, limits: CopyLimits) -> bool:
+        """Copy the drive from where an earlier run came to; False if a cancel was heard.
+
+        Raises:
+            LeaseLostError: another run copies the job now.
+            StoreError: the store does not answer.
+        """
+        try:
+            manifest, folder = self._find_manifest(bay)
+            with _opened(manifest) as stream:
+                self._begin(self._require_manifest(stream).bytes_total)
+                self._back_up(stream)
+                stream.seek(0)
+                copier = BlobCopier(self.job_id, self.number, self._token(), folder, self.store_address, limits)
+                copier.copy(stream)
+                self._log_verbosely(stream)
+            self.finish()
+        except CopyCancelledError:
+            return False
+        except DriveError as error:
+            self.fail(DriveStatus(error.status))
+        return True
+
+    def fail(self, status: DriveStatus) -> None:
+        """End a drive that cannot be copied, or no further."""
+        self._begin(None)
+        self.finish(status)
+
+    def _token(self) -> int:
+        if self.token is None:
+            raise ValueError("a copy needs a lease")
+        return self.token
+
+    # -- the manifest ----------------------------------------------------------------------------------
+
+    def _find_manifest(self, bay: Path) -> tuple[Path, Path]:
+        with reading() as session:
+            drive = session.get_one(Drive, (self.job_id, self.number))
+        mounted = {serial(name): folder for name, folder in drives_in(bay).items()}
+        folder = mounted.get(serial(drive.drive_id))
+        if folder is None:
+            raise DriveError("DiskNotFound", "the drive is not in the bay")
+        try:
+            return find_file(folder, drive.manifest_file), folder
+        except PermissionError:
+            raise ManifestError("ManifestAccessDenied", "the drive's manifest cannot be read") from None
+        except OSError:
+            raise ManifestError("ManifestNotFound", "the drive has no manifest where its job says") from None
+
+    def _require_manifest(self, stream: BufferedReader) -> ManifestSummary:
+        with reading() as session:
+            drive = session.get_one(Drive, (self.job_id, self.number))
+        try:
+            # The description says MD5; its own examples show 64 digits, which are SHA-256.
+            kind = "md5" if len(drive.manifest_hash) == 32 else "sha256"
+            digest = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        except OSError:
+            raise ManifestError("ManifestAccessDenied", "the drive's manifest cannot be read") from None
+        if digest.upper() != drive.manifest_hash.upper():
+            raise ManifestError("ManifestCorrupted", "the drive's manifest is not the one that its job names")
+        stream.seek(0)
+        summary = check_manifest(stream)
+        if serial(summary.drive_id) != serial(drive.drive_id):
+            raise ManifestError("ManifestDriveIdMismatch", "the drive's manifest is another drive's")
+        return summary
+
+    # -- its beginning and its end ---------------------------------------------------------------------
+
+    def _begin(self, bytes_total: int | None) -> None:
+        """Make the drive Transferring, and its job; harmless when they are."""
+        with self._guarded() as (session, drive):
+            now = database_time(session)
+            job = read_job(session, self.job_id, lock=True)
+            if job.state is JobState.RECEIVED:
+                move(session, job, JobState.TRANSFERRING, at=now, by=Actor.SERVICE)
+            if drive.state is DriveState.RECEIVED:
+                move_drive(session, drive, DriveState.TRANSFERRING, at=now, by=Actor.SERVICE)
+            if session.get(DriveCopy, (self.job_id, self.number)) is None:
+                session.add(DriveCopy(job_id=self.job_id, drive_number=self.number, started_at=now))
+            if bytes_total is not None:
+                drive.bytes_total = bytes_total
+                session.add(drive)
+
+    def finish(self, status: DriveStatus | None = None) -> None:
+        """Write the drive's error log and let it be over; harmless when it is.
+
+        Args:
+            status: how its copy ended; by default as its blobs did.
+        """
+        with reading() as session:
+            drive = session.get_one(Drive, (self.job_id, self.number))
+            begun = session.get_one(DriveCopy, (self.job_id, self.number))
+            reports = reports_of(session, self.job_id, self.number)
+        if drive.state is not DriveState.TRANSFERRING:
+            return
+        for name in begun.staging_containers:
+            Container(self.store_address, name).discard(f"{self.job_id}/{self.number}")
+        told = status or _status_of(reports)
+        logged = error_entries(report.logged() for report in reports)
+        uri = self._put_log("error", lambda file: write_copy_log(file, drive.drive_id, logged, told))
+        target = DriveState.COMPLETED if told is DriveStatus.COMPLETED else DriveState.COMPLETED_MORE_INFO
+        with self._guarded() as (session, drive):
+            if drive.state is not DriveState.TRANSFERRING:
+                return
+            move_drive(session, drive, target, at=database_time(session), by=Actor.SERVICE)
+            drive.copy_status = told
+            drive.error_log_uri = uri
+            drive.bytes_succeeded = begun.bytes_committed
+            session.add(drive)
+
+    # -- what the customer can read afterwards ---------------------------------------------------------
+
+    def _put_log(self, kind: LogKind, write: Callable[[SupportsWrite], object]) -> str:
+        """Write a log, or the manifest's copy, into the customer's storage account; tell where it is."""
+        with reading() as session:
+            job = session.get_one(Job, self.job_id)
+            drive = session.get_one(Drive, (self.job_id, self.number))
+            begun = session.get_one(DriveCopy, (self.job_id, self.number))
+        container_name, _, folder = job.diagnostics_path.strip("/").partition("/")
+        path = copy_log_name(job.name, drive.drive_id, begun.started_at, kind)
+        path = f"{folder}/{path}" if folder else path
+        container = Container(self.store_address, container_name)
+        with SpooledTemporaryFile(max_size=_LOG_MEMORY_BYTES_MAX) as file:
+            write(file)
+            file.seek(0)
+            container.put(path, iter(lambda: file.read(_PIECE_BYTES), b""), overwrite=True)
+        return container.uri(path)
+
+    def _back_up(self, manifest: BinaryIO) -> None:
+        with reading() as session:
+            if not session.get_one(Job, self.job_id).backup_drive_manifest:
+                return
+        manifest.seek(0)
+
+        def copy(file: SupportsWrite) -> None:
+            while piece := manifest.read(_PIECE_BYTES):
+                file.write(piece)
+
+        uri = self._put_log("manifest", copy)
+        with self._guarded() as (session, drive):
+            drive.manifest_uri = uri
+            session.add(drive)
+
+    def _log_verbosely(self, manifest: BinaryIO) -> None:
+        with reading() as session:
+            job = session.get_one(Job, self.job_id)
+            drive = session.get_one(Drive, (self.job_id, self.number))
+            reports = reports_of(session, self.job_id, self.number)
+        if job.log_level is not LogLevel.VERBOSE:
+            return
+        manifest.seek(0)
+        blobs = _every_blob(manifest, {report.blob_number: report for report in reports})
+        told = _status_of(reports)
+        uri = self._put_log("verbose", lambda file: write_copy_log(file, drive.drive_id, blobs, told))
+        with self._guarded() as (session, drive):
+            drive.verbose_log_uri = uri
+            session.add(drive)
+
+
+def _opened(manifest: Path) -> BufferedReader:
+    try:
+        return manifest.open("rb")
+    except OSError:
+        raise ManifestError("ManifestAccessDenied", "the drive's manifest cannot be read") from None
+
+
+def _status_of(reports: Sequence[BlobReport]) -> DriveStatus:
+    if any(report.is_error for report in reports):
+        return DriveStatus.COMPLETED_WITH_ERRORS
+    return DriveStatus.COMPLETED_WITH_WARNINGS if reports else DriveStatus.COMPLETED
+
+
+def _every_blob(manifest: BinaryIO, reports: Mapping[int, BlobReport]) -> Iterator[LoggedBlob]:
+    """Tell of every blob of a manifest: what was reported of it, or that it went well."""
+    for number, blob in enumerate(iterate_blobs(manifest)):
+        report = reports.get(number)
+        told = {block["offset"]: BlockStatus(block["status"]) for block in report.blocks} if report else {}
+        yield LoggedBlob(
+            blob_path=report.blob_path if report else blob.blob_path,
+            file_path=blob.file_path,
+            length=blob.length,
+            status=report.status if report else BlobStatus.COMPLETED,
+            disposition=blob.disposition,
+            disposition_status=report.disposition_status if report else DispositionStatus.CREATED,
+            blocks=tuple(
+                LoggedBlock(
+                    offset=block.offset,
+                    length=block.length,
+                    hash=block.hash,
+                    status=told.get(block.offset, BlockStatus.COMPLETED),
+                )
+                for block in blob.blocks
+            ),
+            metadata_status=report.metadata_status if report else None,
+            properties_status=report.properties_status if report else None,
+        )

@@ -1,0 +1,232 @@
+"""Acts on the drives of a job: the look into the bay, the copy, and the way back."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from models.bay import CheckIn, Returned, check_in, return_drives, tell_overdue_packages
+from models.copies import (
+    copied_bytes,
+    due_copies,
+    lost_cancels,
+    release_copy_lease,
+    seize_copy_lease,
+    take_copy_lease,
+)
+from models.copy_logs import DriveStatus
+from models.database import database_time, reading, writing
+from models.drives import drives_of
+from models.errors import CopyStillRunningError, DrivepostError, JobNotFoundError, LeaseLostError
+from models.jobs import finish_cancel, move, read_job
+from models.lifecycle import DRIVE_TO_COPY, Actor, DriveState, JobState
+from models.requests import ReturnRequest, parse
+from models.runs import record_run
+from tasks.acts import act
+from tasks.blobs import CopyLimits
+from tasks.copying import DriveCopying
+from tasks.intake import read_request_file
+from tasks.mounts import drives_in
+
+_LOOK_SECONDS: Final = 0.1
+
+
+@act
+def check_in_drives(job_id: UUID, bay: Path) -> CheckIn:
+    """Look at the drives in the bay and compare them with the job's list.
+
+    Raises:
+        BayError: the bay cannot be read, or holds nothing for this job.
+        JobStateConflictError: the job was not marked as shipped.
+    """
+    found = drives_in(bay)
+    with writing() as session:
+        return check_in(session, job_id, found, at=database_time(session), by=Actor.OPERATOR)
+
+
+@act
+def send_drives_back(job_id: UUID, request_file: Path | None) -> Returned:
+    """Record that the drives were sent back, and end the job if its copy is over.
+
+    Args:
+        job_id: the job.
+        request_file: a file of the intake that tells of the package, `{"returnPackage": {…}}`.
+
+    Raises:
+        IntakeError: the file cannot be read.
+        RequestError: the file tells of no package.
+        JobStateConflictError: the copy is not over.
+    """
+    package = parse(ReturnRequest, read_request_file(request_file)).return_package if request_file else None
+    with writing() as session:
+        return return_drives(session, job_id, package, at=database_time(session), by=Actor.OPERATOR)
+
+
+@act
+def take_lease(job_id: UUID, lease_seconds: float) -> int | None:
+    """Take the lease on a job's copy; None when there is nothing to copy any more.
+
+    Raises:
+        CopyHeldElsewhereError: another run holds it.
+        CancelAcceptedError: the job is being cancelled.
+        JobStateConflictError: its drives were not checked in.
+    """
+    with writing() as session:
+        now = database_time(session)
+        return take_copy_lease(session, job_id, seconds=lease_seconds, at=now, by=Actor.SERVICE)
+
+
+@act
+def release_lease(job_id: UUID, token: int) -> None:
+    """Give the lease back, so that nobody waits for it to run out."""
+    with writing() as session:
+        release_copy_lease(session, job_id, token)
+
+
+@act
+def wait_for_copy_to_stop(job_id: UUID, seconds_max: float) -> None:
+    """Wait until nobody copies the job any more; whoever wakes up later cannot write.
+
+    Raises:
+        CopyStillRunningError: somebody still does after `seconds_max`.
+    """
+    give_up = time.monotonic() + seconds_max
+    while _seize_lease(job_id):
+        if time.monotonic() >= give_up:
+            raise CopyStillRunningError(job_id, seconds_max)
+        time.sleep(_LOOK_SECONDS)
+
+
+def _seize_lease(job_id: UUID) -> datetime | None:
+    with writing() as session:
+        return seize_copy_lease(session, job_id, at=database_time(session))
+
+
+@act
+def drives_to_copy(job_id: UUID) -> list[int]:
+    """Read the numbers of the drives whose copy is not over."""
+    with reading() as session:
+        return [drive.number for drive in drives_of(session, job_id) if drive.state in DRIVE_TO_COPY]
+
+
+@act
+def copy_drive(job_id: UUID, number: int, token: int, bay: Path, store_address: str, limits: CopyLimits) -> bool:
+    """Copy one drive, from where an earlier run came to; its logs are written when it is over.
+
+    What is wrong with this drive alone ends it as CompletedMoreInfo, and its log says so.
+
+    Returns:
+        Whether it is over; False when a cancel was heard.
+
+    Raises:
+        LeaseLostError: another run copies the job now.
+        StoreError: the store does not answer.
+    """
+    return DriveCopying(job_id, number, token, store_address, limits.lease_seconds).copy(bay, limits)
+
+
+@act
+def give_up_drive(job_id: UUID, number: int, token: int, store_address: str, lease_seconds: float) -> None:
+    """End a drive whose copy met a fault of ours, so that the job's other drives go on."""
+    DriveCopying(job_id, number, token, store_address, lease_seconds).fail(DriveStatus.INTERNAL_ERROR)
+
+
+@act
+def discard_half_written_blobs(job_id: UUID, store_address: str) -> tuple[int, int]:
+    """After the copy has stopped: remove what is not whole, and end the drive that was being copied.
+
+    Returns:
+        Bytes that were copied and stay, and bytes listed by the drives begun.
+    """
+    return _discard_half_written_blobs(job_id, store_address)
+
+
+def _discard_half_written_blobs(job_id: UUID, store_address: str) -> tuple[int, int]:
+    with reading() as session:
+        stopped = [drive.number for drive in drives_of(session, job_id) if drive.state is DriveState.TRANSFERRING]
+    for number in stopped:
+        DriveCopying(job_id, number, None, store_address, 0).finish(DriveStatus.COMPLETED_WITH_ERRORS)
+    with reading() as session:
+        return copied_bytes(session, job_id)
+
+
+@dataclass(slots=True)
+class Advanced:
+    """What came of a batch of due steps: how many were done, and how many failed by error code."""
+
+    done: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+@act
+def carry_out_lost_cancels(rows_max: int, store_address_of: Callable[[str], str]) -> Advanced:
+    """Carry out accepted cancels whose run was lost; one job's failure does not stop the others.
+
+    Args:
+        rows_max: how many at most.
+        store_address_of: a storage account's resource id -> its store's address.
+    """
+    advanced = Advanced()
+    with reading() as session:
+        due = [
+            (job_id, store_address_of(read_job(session, job_id).storage_account_id))
+            for job_id in lost_cancels(session, database_time(session), rows_max)
+        ]
+    for job_id, store_address in due:
+        try:
+            if _seize_lease(job_id) is None:
+                _discard_half_written_blobs(job_id, store_address)
+                with writing() as session:
+                    finish_cancel(session, job_id, at=database_time(session))
+                advanced.done += 1
+        except JobNotFoundError:
+            continue  # deleted meanwhile
+        except DrivepostError as error:
+            advanced.failed[error.code] += 1
+    return advanced
+
+
+@act
+def copies_to_start(rows_max: int) -> list[UUID]:
+    """Find Import jobs whose copy is due, or was dropped by a run that is gone."""
+    with reading() as session:
+        return list(due_copies(session, database_time(session), rows_max))
+
+
+@act
+def pack_job(job_id: UUID, token: int) -> bool:
+    """Make a job whose drives are all over Packaging; False when one turned up meanwhile.
+
+    Raises:
+        CancelAcceptedError: a cancel came before the last byte was told of.
+        LeaseLostError: another run copies the job now.
+    """
+    with writing() as session:
+        job = read_job(session, job_id, lock=True)
+        if job.copy_token != token:
+            raise LeaseLostError(job_id)
+        if any(drive.state in DRIVE_TO_COPY for drive in drives_of(session, job_id)):
+            return False
+        now = database_time(session)
+        if job.state is JobState.RECEIVED:
+            # None of its drives came, so there was nothing to begin with.
+            move(session, job, JobState.TRANSFERRING, at=now, by=Actor.SERVICE)
+        if job.state is JobState.TRANSFERRING:
+            move(session, job, JobState.PACKAGING, at=now, by=Actor.SERVICE)
+        release_copy_lease(session, job_id, token)
+        return True
+
+
+@act
+def tell_of_overdue_packages(rows_max: int, flow_run_id: UUID | None) -> list[UUID]:
+    """Find jobs whose package has not come in 14 days, and write down that this run speaks of them."""
+    with writing() as session:
+        overdue = list(tell_overdue_packages(session, database_time(session), rows_max))
+        if flow_run_id is not None:
+            for job_id in overdue:
+                record_run(session, job_id, flow_run_id)
+        return overdue

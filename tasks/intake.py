@@ -1,0 +1,155 @@
+"""The intake: a folder where request files are put, because what they hold may not be typed into Prefect.
+
+A request file is removed once what it asks for is done; until then it stays, so that nothing is lost.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID, uuid4
+
+from models.database import database_time, writing
+from models.errors import DrivepostError, IntakeError
+from models.jobs import read_job
+from models.lifecycle import Actor
+from models.locations import load_locations
+from models.requests import JobRequest, parse
+from models.runs import record_run
+from models.updates import put_job
+from tasks.acts import act
+
+REQUEST_FILE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.json$"
+REQUEST_BYTES_MAX: Final = 2**20
+_TAKEN: Final = ".taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What became of request files: ids of the jobs created or replaced, and a line per file refused."""
+
+    job_ids: tuple[UUID, ...]
+    refused: tuple[str, ...]
+
+
+def read_request_file(file: Path) -> bytes:
+    """Read a request file; neither a link nor anything over 1 MiB.
+
+    Raises:
+        IntakeError: it cannot be read; the text does not repeat its name.
+    """
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise IntakeError("there is no such file in the intake folder") from None
+    except OSError as error:
+        raise IntakeError(f"the request file cannot be read: {error.strerror}") from None
+    with os.fdopen(handle, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise IntakeError("the request file is no ordinary file")
+        document = opened.read(REQUEST_BYTES_MAX + 1)
+    if len(document) > REQUEST_BYTES_MAX:
+        raise IntakeError("the request file is over 1 MiB; split it, or give a blob list as a blob")
+    return document
+
+
+@act
+def create_jobs(
+    intake: Path, request_file: str | None, locations_file: Path | None, flow_run_id: UUID | None, files_max: int
+) -> Created:
+    """Create a job of every request file that waits, or of the one that is named, and remove the file.
+
+    A file is first taken: moved aside under the id of this very act, so that a run that was cut is finished
+    by the next one, and done once. A file that is refused is put back.
+
+    Raises:
+        IntakeError: the intake cannot be read, or has no such file.
+    """
+    return _create_each(_take(intake, request_file, files_max), intake, locations_file, flow_run_id)
+
+
+@act
+def finish_taken_requests(intake: Path, locations_file: Path | None, files_max: int) -> Created:
+    """Finish what a create-job that was cut had taken and not done.
+
+    Raises:
+        IntakeError: the intake cannot be read.
+    """
+    return _create_each(_taken_before(intake, files_max), intake, locations_file, None)
+
+
+def _create_each(
+    files: Iterable[tuple[UUID, Path]], intake: Path, locations_file: Path | None, flow_run_id: UUID | None
+) -> Created:
+    job_ids: list[UUID] = []
+    refused: list[str] = []
+    for place, (event_id, taken) in enumerate(files, start=1):
+        try:
+            job_ids.append(_create(taken, event_id, locations_file, flow_run_id))
+            taken.unlink(missing_ok=True)
+        except DrivepostError as error:
+            if not taken.exists():
+                continue  # another run finished it
+            _put_back(intake, taken)
+            refused.append(f"file {place}: {error.line}")
+    return Created(tuple(job_ids), tuple(refused))
+
+
+def _create(taken: Path, event_id: UUID, locations_file: Path | None, flow_run_id: UUID | None) -> UUID:
+    request = parse(JobRequest, read_request_file(taken))
+    with writing() as session:
+        job_id = put_job(
+            session,
+            request,
+            load_locations(locations_file),
+            at=database_time(session),
+            by=Actor.OPERATOR,
+            event_id=event_id,
+        )
+        if flow_run_id is not None:
+            read_job(session, job_id, lock=True)
+            record_run(session, job_id, flow_run_id)
+    return job_id
+
+
+def _taken_before(intake: Path, files_max: int) -> list[tuple[UUID, Path]]:
+    aside = intake / _TAKEN
+    try:
+        aside.mkdir(parents=True, exist_ok=True, mode=0o700)
+        left = sorted(aside.glob("????????-????-????-????-????????????.*.json"))
+    except OSError as error:
+        raise IntakeError(f"the intake folder cannot be read: {error.strerror}") from None
+    return [(UUID(file.name.partition(".")[0]), file) for file in left[:files_max]]
+
+
+def _take(intake: Path, request_file: str | None, files_max: int) -> Iterator[tuple[UUID, Path]]:
+    """Take request files one after the other: those left by a run that was cut, then those that wait."""
+    left = _taken_before(intake, files_max)
+    yield from left
+    waiting = [intake / request_file] if request_file else sorted(intake.glob("*.json"))
+    for file in waiting[: max(0, files_max - len(left))]:
+        event_id = uuid4()
+        taken = intake / _TAKEN / f"{event_id}.{file.name}"
+        try:
+            file.rename(taken)
+        except FileNotFoundError:
+            if request_file and not any(each.name.endswith(f".{request_file}") for _, each in left):
+                raise IntakeError("there is no such file in the intake folder") from None
+            continue  # taken before: by the run that was cut, or by another one
+        yield event_id, taken
+
+
+def _put_back(intake: Path, taken: Path) -> None:
+    name = taken.name.partition(".")[2]
+    free = intake / name
+    if free.exists():
+        free = intake / f"{uuid4().hex[:8]}-{name}"
+    taken.rename(free)
+
+
+@act
+def remove_request_file(file: Path) -> None:
+    """Remove a request file whose wish is carried out; harmless when it is gone."""
+    file.unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""Acts on a job's row: opened, shipped, cancelled, closed, deleted."""
+
+from pathlib import Path
+from uuid import UUID
+
+from models.database import database_time, reading, writing
+from models.jobs import close_job, delete_job, find_job, finish_cancel, read_job, request_cancel
+from models.lifecycle import Actor, JobState, Outcome
+from models.requests import UpdateJobBody, parse
+from models.runs import record_run
+from models.updates import update_job
+from tasks.acts import act
+from tasks.intake import read_request_file
+
+
+@act
+def open_job(reference: str, flow_run_id: UUID | None) -> UUID:
+    """Find the job that an operator names, and write down that this run works on it.
+
+    Args:
+        reference: its opaque id, or `subscription/resourceGroup/name`.
+        flow_run_id: the run, to be forgotten with the job; None outside of one.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+    """
+    with writing() as session:
+        job_id = find_job(session, reference)
+        if flow_run_id is not None:
+            read_job(session, job_id, lock=True)
+            record_run(session, job_id, flow_run_id)
+        return job_id
+
+
+@act
+def storage_account_of(job_id: UUID) -> str:
+    """Read the resource id of the storage account that a job's blobs go to."""
+    with reading() as session:
+        return read_job(session, job_id).storage_account_id
+
+
+@act
+def mark_as_shipped(job_id: UUID, request_file: Path | None) -> Outcome:
+    """Mark a job as shipped, with what a request file of the intake changes at the same time.
+
+    Raises:
+        IntakeError: the file cannot be read.
+        RequestError: the file is no body of Update Job Properties.
+        NotReadyToShipError: return address or delivery package is missing.
+        JobStateConflictError: it is too late.
+    """
+    body = parse(UpdateJobBody, read_request_file(request_file)) if request_file else UpdateJobBody()
+    body.properties.state = JobState.SHIPPING.value
+    with writing() as session:
+        return update_job(session, job_id, body, at=database_time(session), by=Actor.OPERATOR)
+
+
+@act
+def accept_cancel(job_id: UUID) -> Outcome:
+    """Accept a cancel as an operator's wish; NOTHING_TO_DO when one was accepted before.
+
+    Raises:
+        JobStateConflictError: Packaging or an end has been entered.
+    """
+    with writing() as session:
+        return request_cancel(session, job_id, at=database_time(session), by=Actor.OPERATOR)
+
+
+@act
+def complete_cancelled_job(job_id: UUID) -> Outcome:
+    """Make a job whose copy has stopped Completed; NOTHING_TO_DO when it is.
+
+    Raises:
+        JobStateConflictError: no cancel was accepted for it.
+    """
+    with writing() as session:
+        return finish_cancel(session, job_id, at=database_time(session))
+
+
+@act
+def close_unanswered_job(job_id: UUID) -> Outcome:
+    """Close a job whose customer did not answer for 30 days; NOTHING_TO_DO when it is Closed.
+
+    Raises:
+        NotYetClosableError: the 30 days are not over.
+        JobStateConflictError: the job is not Shipping.
+    """
+    with writing() as session:
+        return close_job(session, job_id, at=database_time(session), by=Actor.OPERATOR)
+
+
+@act
+def delete_rows_of_job(job_id: UUID) -> None:
+    """Delete a job by hand: all its rows go in one transaction, and its runs are to be forgotten.
+
+    Raises:
+        JobNotFoundError: somebody else deleted it first.
+        JobStateConflictError: it may not be deleted in its state.
+    """
+    with writing() as session:
+        delete_job(session, job_id, by=Actor.OPERATOR)

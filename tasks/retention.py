@@ -1,0 +1,74 @@
+"""Acts of retention: find what is due, delete it in batches, tell how it went."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from models.database import database_time, reading, writing
+from models.jobs import Expired, delete_expired_jobs, expired_jobs
+from models.lifecycle import JobState
+from models.runs import record_run
+from tasks.acts import act
+
+
+@dataclass(slots=True)
+class Sweep:
+    """What a sweep deleted: how many jobs by state, and by how many seconds they were late."""
+
+    deleted: Counter[JobState] = field(default_factory=Counter)
+    late_seconds_max: float = 0
+    late_seconds_sum: float = 0
+
+    def add(self, expired: Expired, at: datetime) -> None:
+        """Count one job deleted at a moment."""
+        late = (at - expired.expires_at).total_seconds()
+        self.deleted[expired.state] += 1
+        self.late_seconds_max = max(self.late_seconds_max, late)
+        self.late_seconds_sum += late
+
+    def merge(self, other: "Sweep") -> None:
+        """Count what another sweep deleted too."""
+        self.deleted += other.deleted
+        self.late_seconds_max = max(self.late_seconds_max, other.late_seconds_max)
+        self.late_seconds_sum += other.late_seconds_sum
+
+
+@act
+def tell_time() -> datetime:
+    """Tell what time it is in the database, aware UTC; a sweep is measured against this one moment."""
+    with reading() as session:
+        return database_time(session)
+
+
+@act
+def delete_expired(at: datetime, batch_rows: int, rows_max: int) -> Sweep:
+    """Delete jobs whose time was over at a moment: at most `rows_max`, `batch_rows` in one transaction.
+
+    Safe to repeat, and by several at once: what is gone, or taken by another, is not found.
+
+    Returns:
+        What was deleted; fewer than `rows_max` means that nothing more is due.
+    """
+    sweep = Sweep()
+    while rows_max > 0:
+        batch = min(batch_rows, rows_max)
+        with writing() as session:
+            deleted = delete_expired_jobs(session, at, batch)
+        for expired in deleted:
+            sweep.add(expired, at)
+        if len(deleted) < batch:
+            break
+        rows_max -= batch
+    return sweep
+
+
+@act
+def list_expired(at: datetime, rows_max: int, flow_run_id: UUID | None) -> list[Expired]:
+    """List what a sweep at a moment would delete, at most `rows_max`, and that this run spoke of it."""
+    with writing() as session:
+        due = list(expired_jobs(session, at, rows_max, lock=flow_run_id is not None))
+        if flow_run_id is not None:
+            for expired in due:
+                record_run(session, expired.job_id, flow_run_id)
+        return due

@@ -1,0 +1,163 @@
+"""Acts on Prefect's own records: runs started, and runs of deleted jobs forgotten."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from models.database import reading, writing
+from models.errors import PrefectAwayError
+from models.runs import runs_to_forget, strike_run
+from tasks.acts import act
+
+_PAGE: Final = 200
+_PAGES_MAX: Final = 50
+_LONGEST_ACT: Final = timedelta(hours=1)
+_UNDER_WAY: Final = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
+
+
+@contextmanager
+def _prefect() -> Iterator[SyncPrefectClient]:
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        raise PrefectAwayError(f"Prefect's server does not answer: {type(error).__name__}") from None
+
+
+@act
+def start_copies(job_ids: Sequence[UUID], copies_max: int, dead_after_seconds: float) -> list[UUID]:
+    """Ask Prefect to copy jobs, each in a run of its own, while fewer than `copies_max` are under way.
+
+    Safe to repeat: a job whose run waits or works is passed over, and two runs of one job do not copy it
+    twice, because one of them holds the lease.
+
+    Args:
+        job_ids: jobs whose copy is due.
+        copies_max: copies under way at once, at most.
+        dead_after_seconds: a run that has been working for so long without holding its job's lease is dead.
+
+    Returns:
+        The jobs whose run was asked for.
+    """
+    if not job_ids:
+        return []
+    with _prefect() as client:
+        try:
+            deployment = client.read_deployment_by_name("import-drives/import-drives")
+        except ObjectNotFound:
+            raise PrefectAwayError("no import-drives is deployed; start 'drivepost up'") from None
+        alive = datetime.now(UTC) - timedelta(seconds=dead_after_seconds)
+        busy = {
+            str(run.parameters.get("job"))
+            for run in _runs_under_way(client, deployment.id)
+            if run.state and (run.state.type is StateType.SCHEDULED or run.state.timestamp > alive)
+        }
+        due = [job_id for job_id in job_ids if str(job_id) not in busy][: max(0, copies_max - len(busy))]
+        for job_id in due:
+            client.create_flow_run_from_deployment(deployment.id, parameters={"job": str(job_id)})
+    return due
+
+
+def _runs_under_way(client: SyncPrefectClient, deployment_id: UUID) -> Iterator[FlowRun]:
+    for page in range(_PAGES_MAX):
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNDER_WAY))),
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+            limit=_PAGE,
+            offset=page * _PAGE,
+        )
+        yield from runs
+        if len(runs) < _PAGE:
+            return
+
+
+@act
+def hide_parameters(flow_run_id: UUID | None) -> None:
+    """Empty a run's parameters, which may name a job that is gone; the run itself is forgotten later."""
+    if flow_run_id is None:
+        return
+    with _prefect() as client:
+        client.update_flow_run(flow_run_id, parameters={})
+
+
+@act
+def forget_runs(runs_max: int, job_id: UUID | None = None, spared: UUID | None = None) -> int:
+    """Delete runs of deleted jobs from Prefect, with their logs, artifacts and children.
+
+    Safe to repeat: a run is struck off our list only when Prefect has forgotten it.
+
+    Args:
+        runs_max: how many at most.
+        job_id: of this job alone.
+        spared: the run that is asking; a run cannot delete itself, and is forgotten by advance-jobs.
+
+    Returns:
+        How many were forgotten; a run that is still working is left for later.
+    """
+    with reading() as session:
+        listed = [run for run in runs_to_forget(session, runs_max, job_id) if run != spared]
+    if not listed:
+        return 0
+    forgotten = 0
+    with _prefect() as client:
+        for flow_run_id in listed:
+            if _forget(client, flow_run_id):
+                with writing() as session:
+                    strike_run(session, flow_run_id)
+                forgotten += 1
+    return forgotten
+
+
+def _forget(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
+    try:
+        run = client.read_flow_run(flow_run_id)
+    except ObjectNotFound:
+        return True
+    if _is_working(run):
+        return False
+    _forget_artifacts(client, flow_run_id)
+    for child in _children(client, flow_run_id):
+        _forget(client, child.id)
+    with suppress(ObjectNotFound):
+        client.delete_flow_run(flow_run_id)
+    return True
+
+
+def _is_working(run: FlowRun) -> bool:
+    if run.state is None or run.state.type not in {StateType.PENDING, StateType.RUNNING, StateType.CANCELLING}:
+        return False
+    # A run that died without a word keeps its state for ever.
+    return run.state.timestamp > datetime.now(UTC) - _LONGEST_ACT
+
+
+def _forget_artifacts(client: SyncPrefectClient, flow_run_id: UUID) -> None:
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    for _ in range(_PAGES_MAX):
+        artifacts = client.read_artifacts(artifact_filter=of_run, limit=_PAGE)
+        for artifact in artifacts:
+            with suppress(ObjectNotFound):
+                client.delete_artifact(artifact.id)
+        if len(artifacts) < _PAGE:
+            return
+
+
+def _children(client: SyncPrefectClient, flow_run_id: UUID) -> list[FlowRun]:
+    of_parent = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
+    return client.read_flow_runs(flow_run_filter=of_parent, limit=_PAGE)

