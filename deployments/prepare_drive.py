@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from models.errors import ManifestError, RequestError
+from models.manifest_reader import check_manifest, iterate_blobs
 from models.manifests import (
     BLOCK_BYTES_MAX,
     BLOCKS_MAX,
@@ -25,8 +26,6 @@ from models.manifests import (
     Block,
     ImportDisposition,
     ManifestWriter,
-    check_manifest,
-    iterate_blobs,
     require_file_path,
     split_blob_path,
 )

@@ -173,6 +173,14 @@ def answers(api: str) -> bool:
         return False
 
 
+def is_deployed(api: str, flow: str) -> bool:
+    """Tell whether a flow is deployed under its own name."""
+    try:
+        return httpx.get(f"{api}/deployments/name/{flow}/{flow}", timeout=5).is_success
+    except httpx.HTTPError:
+        return False
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((_LOOPBACK, 0))

@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
 from rich.console import Console
 
-from deployments.processes import PrefectServer, Process
+from deployments.processes import PrefectServer, Process, is_deployed
 from models.database import upgrade
 from models.errors import PrefectAwayError, SettingsError
 from models.locations import load_locations
@@ -20,6 +21,7 @@ from models.settings import Settings
 
 _STOP_SERVING_SECONDS: Final = 5.0
 _STOP_SERVER_SECONDS: Final = 3.0
+_DEPLOY_SECONDS_MAX: Final = 120.0
 _LOOK_SECONDS: Final = 0.5
 
 
@@ -40,7 +42,7 @@ def up(console: Console) -> None:
     with _alone(settings), _ended_by_signals(), ExitStack() as stack:
         console.print(f"tables at revision {upgrade(settings.database)}")
         environment: dict[str, str] = {}
-        ui = os.environ.get("PREFECT_UI_URL") or os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
+        ui = os.environ.get("PREFECT_API_URL", "").removesuffix("/").removesuffix("/api")
         server: PrefectServer | None = None
         logs = settings.data_directory / "logs"
         if not ui:
@@ -52,12 +54,21 @@ def up(console: Console) -> None:
             environment, ui = server.environment, server.ui
         serving = Process([sys.executable, "-m", "deployments.serving"], environment, logs / "flows.log")
         stack.callback(serving.stop, _STOP_SERVING_SECONDS)
+        _wait_until_deployed(serving, environment.get("PREFECT_API_URL") or os.environ["PREFECT_API_URL"], logs)
         console.print(f"Prefect's UI: [bold]{ui}[/bold]")
         console.print(f"drives are looked for in {settings.bay}, request files in {settings.intake}")
         console.print("Ctrl-C ends it")
         while serving.is_running() and (server is None or server.is_running()):
             time.sleep(_LOOK_SECONDS)
         raise PrefectAwayError(f"a process of ours ended by itself; the logs in {logs} tell why")
+
+
+def _wait_until_deployed(serving: Process, api: str, logs: Path) -> None:
+    give_up = time.monotonic() + _DEPLOY_SECONDS_MAX
+    while not is_deployed(api, "advance-jobs"):
+        if not serving.is_running() or time.monotonic() > give_up:
+            raise PrefectAwayError(f"the flows could not be deployed; {logs / 'flows.log'} tells why")
+        time.sleep(_LOOK_SECONDS)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from tasks.acts import act
 _PAGE: Final = 200
 _PAGES_MAX: Final = 50
 _LONGEST_ACT: Final = timedelta(hours=1)
+_LAST_WORDS: Final = timedelta(seconds=5)
 _UNDER_WAY: Final = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 
 
@@ -109,7 +110,7 @@ def forget_runs(runs_max: int, job_id: UUID | None = None, spared: UUID | None =
         spared: the run that is asking; a run cannot delete itself, and is forgotten by advance-jobs.
 
     Returns:
-        How many were forgotten; a run that is still working is left for later.
+        How many were forgotten; a run that works, or has only just ended, is left for later.
     """
     with reading() as session:
         listed = [run for run in runs_to_forget(session, runs_max, job_id) if run != spared]
@@ -130,7 +131,7 @@ def _forget(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
         run = client.read_flow_run(flow_run_id)
     except ObjectNotFound:
         return True
-    if _is_working(run):
+    if _is_telling(run):
         return False
     _forget_artifacts(client, flow_run_id)
     for child in _children(client, flow_run_id):
@@ -140,11 +141,15 @@ def _forget(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
     return True
 
 
-def _is_working(run: FlowRun) -> bool:
-    if run.state is None or run.state.type not in {StateType.PENDING, StateType.RUNNING, StateType.CANCELLING}:
+def _is_telling(run: FlowRun) -> bool:
+    """Whether a run works, or ended so lately that its last log lines may still be on their way."""
+    if run.state is None:
         return False
+    age = datetime.now(UTC) - run.state.timestamp
+    if run.state.is_final():
+        return age < _LAST_WORDS
     # A run that died without a word keeps its state for ever.
-    return run.state.timestamp > datetime.now(UTC) - _LONGEST_ACT
+    return run.state.type is not StateType.SCHEDULED and age < _LONGEST_ACT
 
 
 def _forget_artifacts(client: SyncPrefectClient, flow_run_id: UUID) -> None:
