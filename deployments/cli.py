@@ -28,7 +28,10 @@ def up() -> None:
     """Run everything on this machine: tables, Prefect's server and UI, all flows. Ctrl-C ends it."""
     from deployments.up import up as run  # noqa: PLC0415  Prefect is slow to import; only this needs it
 
-    run(_console)
+    try:
+        run(_console)
+    except KeyboardInterrupt:
+        _console.print("ended; the next start goes on where this one was")
 
 
 @app.command
@@ -104,9 +107,6 @@ def main() -> None:
     except DrivepostError as error:
         _console.print(error.line, style="red", markup=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        _console.print("ended")
-        sys.exit(0 if sys.argv[1:2] == ["up"] else 130)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import httpx
 from models.errors import PrefectAwayError
 
 _START_SECONDS_MAX: Final = 120.0
+_END_SECONDS_MAX: Final = 5.0
 _LOOK_SECONDS: Final = 0.2
 _LOOPBACK: Final = "127.0.0.1"
 
@@ -27,11 +28,16 @@ class Process:
         arguments: the command.
         environment: what is set for it beside our own environment.
         log: the file that takes what it prints.
+        pid_file: holds its process id while it runs; a child that a start before left there, because it was
+            killed, is ended first.
     """
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path, pid_file: Path) -> None:
+        for file in (log, pid_file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        _end_orphan(pid_file, arguments)
         self._log: IO[bytes] = log.open("ab")
+        self._pid_file = pid_file
         # A session of its own: Ctrl-C reaches us alone, and we end children in their order.
         self._child = subprocess.Popen(  # noqa: S603  our own command
             arguments,
@@ -41,11 +47,7 @@ class Process:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-    @property
-    def pid(self) -> int:
-        """The child's process id, which is its group's too."""
-        return self._child.pid
+        pid_file.write_text(str(self._child.pid), "ascii")
 
     def is_running(self) -> bool:
         """Tell whether the child runs."""
@@ -57,15 +59,33 @@ class Process:
             self._child.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(seconds_max)
-        end_group(self.pid)
+        _end_group(self._child.pid)
         self._child.wait()
         self._log.close()
+        self._pid_file.unlink(missing_ok=True)
 
 
-def end_group(group: int) -> None:
-    """Kill what is left of a group of processes; harmless when nothing is."""
+def _end_orphan(pid_file: Path, arguments: list[str]) -> None:
+    try:
+        pid = int(pid_file.read_text("ascii"))
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return
+    # The id may be another program's by now.
+    if all(argument.encode() in command for argument in arguments[1:3]):
+        _end_group(pid)
+
+
+def _end_group(group: int) -> None:
+    """Kill what is left of a group of processes, and wait until it is gone."""
+    give_up = time.monotonic() + _END_SECONDS_MAX
     with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+        while time.monotonic() < give_up:
+            os.killpg(group, signal.SIGKILL)
+            # A child of ours stays until it is waited for; somebody else's does not.
+            with suppress(ChildProcessError):
+                os.waitpid(-group, os.WNOHANG)
+            time.sleep(_LOOK_SECONDS / 4)
 
 
 class PrefectServer:
@@ -81,18 +101,23 @@ class PrefectServer:
     """
 
     def __init__(self, home: Path, port: int, log: Path) -> None:
-        home.mkdir(parents=True, exist_ok=True)
-        self._pid_file = home / "server.pid"
-        self._end_orphan()
         self.port = port or _free_port()
-        _require_free(self.port)
         self.environment = client_environment(home, self.port)
-        self._process = Process(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", _LOOPBACK, "--port", str(self.port)],
-            {**self.environment, **_SERVER_ENVIRONMENT},
-            log,
-        )
-        self._pid_file.write_text(str(self._process.pid), "ascii")
+        arguments = [
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--host",
+            _LOOPBACK,
+            "--port",
+            str(self.port),
+        ]
+        pid_file = home / "server.pid"
+        _end_orphan(pid_file, arguments)
+        _require_free(self.port)
+        self._process = Process(arguments, {**self.environment, **_SERVER_ENVIRONMENT}, log, pid_file)
         self._log = log
 
     @property
@@ -126,7 +151,6 @@ class PrefectServer:
     def stop(self, seconds_max: float) -> None:
         """End it within `seconds_max`."""
         self._process.stop(seconds_max)
-        self._pid_file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         """Keep it while a block runs."""
@@ -135,16 +159,6 @@ class PrefectServer:
     def __exit__(self, *_: object) -> None:
         """End it with the block."""
         self.stop(5)
-
-    def _end_orphan(self) -> None:
-        """End the server that a start before left behind when it was killed."""
-        try:
-            pid = int(self._pid_file.read_text("ascii"))
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (OSError, ValueError):
-            return
-        if b"prefect" in command:
-            end_group(pid)
 
 
 _SERVER_ENVIRONMENT: Final = {

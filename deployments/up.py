@@ -52,7 +52,9 @@ def up(console: Console) -> None:
             stack.callback(server.stop, _STOP_SERVER_SECONDS)
             server.wait()
             environment, ui = server.environment, server.ui
-        serving = Process([sys.executable, "-m", "deployments.serving"], environment, logs / "flows.log")
+        serving = Process(
+            [sys.executable, "-m", "deployments.serving"], environment, logs / "flows.log", logs / "flows.pid"
+        )
         stack.callback(serving.stop, _STOP_SERVING_SECONDS)
         _wait_until_deployed(serving, environment.get("PREFECT_API_URL") or os.environ["PREFECT_API_URL"], logs)
         console.print(f"Prefect's UI: [bold]{ui}[/bold]")
