@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -100,10 +101,10 @@ def upgrade_database() -> None:
     _console.print(f"tables at revision {upgrade(Settings().database)}")
 
 
-def main() -> None:
-    """Run a command; what we refuse is told in one line, code first."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command, by default the one that the process was started with; a refusal is told in one line."""
     try:
-        app()
+        app(arguments)
     except DrivepostError as error:
         _console.print(error.line, style="red", markup=False)
         sys.exit(1)

@@ -14,7 +14,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
@@ -41,7 +41,7 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
     if make_url(url).get_backend_name() == "sqlite":
         database = make_url(url).database
         if database:
-            Path(database).parent.mkdir(parents=True, exist_ok=True)
+            Path(database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         opened = create_engine(url, hide_parameters=True, connect_args={"timeout": wait_seconds_max})
         event.listen(opened, "connect", _prepare_sqlite)
         event.listen(opened, "begin", _begin_sqlite)
@@ -55,7 +55,16 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
         connection.commit()
 
     event.listen(opened, "connect", _prepare_postgresql)
+    event.listen(opened, "handle_error", _leave_rows_out)
     return opened
+
+
+def _leave_rows_out(context: ExceptionContext) -> None:
+    """Cut an error of PostgreSQL down to its first line: what follows ("DETAIL: Failing row …") holds values."""
+    told = context.sqlalchemy_exception
+    for error in (context.original_exception, told):
+        if error is not None and error.args:
+            error.args = (str(error.args[0]).partition("\n")[0], *error.args[1:])
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -124,7 +124,7 @@ MOVES: Final = (
     Move(_S.CREATING, _S.COMPLETED, _O.CANCEL, "cancelled before anything was sent", cancelled=True),
     Move(_S.SHIPPING, _S.COMPLETED, _O.CANCEL, "cancelled on the way", cancelled=True),
     Move(_S.RECEIVED, _S.COMPLETED, _O.CANCEL, "cancelled before the copy", cancelled=True),
-    Move(_S.TRANSFERRING, _S.COMPLETED, _O.CANCEL, "cancelled; the copy has stopped", cancelled=True),
+    Move(_S.TRANSFERRING, _S.COMPLETED, _O.CANCEL, "cancelled, and the copy has stopped", cancelled=True),
 )
 
 ENDS: Final = frozenset(JobState) - {move.source for move in MOVES}
