@@ -15,6 +15,7 @@ import httpx
 
 from models.errors import PrefectAwayError
 
+_LOG_BYTES_MAX: Final = 10 * 2**20
 _START_SECONDS_MAX: Final = 120.0
 _END_SECONDS_MAX: Final = 5.0
 _LOOK_SECONDS: Final = 0.2
@@ -27,7 +28,7 @@ class Process:
     Args:
         arguments: the command.
         environment: what is set for it beside our own environment.
-        log: the file that takes what it prints.
+        log: the file that takes what it prints; one over 10 MiB is set aside first.
         pid_file: holds its process id while it runs; a child that a start before left there, because it was
             killed, is ended first.
     """
@@ -36,6 +37,8 @@ class Process:
         for file in (log, pid_file):
             file.parent.mkdir(parents=True, exist_ok=True)
         _end_orphan(pid_file, arguments)
+        if log.exists() and log.stat().st_size > _LOG_BYTES_MAX:
+            log.replace(log.with_suffix(".old.log"))
         self._log: IO[bytes] = log.open("ab")
         self._pid_file = pid_file
         # A session of its own: Ctrl-C reaches us alone, and we end children in their order.

@@ -51,7 +51,9 @@ def up(console: Console) -> None:
             )
             stack.callback(server.stop, _STOP_SERVER_SECONDS)
             server.wait()
-            environment, ui = server.environment, server.ui
+            environment, ui = dict(server.environment), server.ui
+        # What a run logs is to be read in the UI, and goes with its job; the file is for our own troubles.
+        environment["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         serving = Process(
             [sys.executable, "-m", "deployments.serving"], environment, logs / "flows.log", logs / "flows.pid"
         )

@@ -12,7 +12,7 @@ _FILES_MAX = 100
     "Creates a job of each request file that waits in the intake folder, or of the one named, and removes the "
     "file. A job of the same name is replaced while it is Creating.",
 )
-def create_job(request_file: RequestFile | None = None) -> Ended:
+def create_job(request_file: RequestFile = "") -> Ended:
     """Create jobs from the intake folder.
 
     Args:

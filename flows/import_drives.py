@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from flows.promises import Ended, JobReference, done, promise, run_id, say, stopped
-from models.errors import CancelAcceptedError, DatabaseError, JobChangedError, StoreError, UnexpectedError
+from models.errors import CancelAcceptedError, DrivepostError, JobChangedError, UnexpectedError
 from models.requests import DRIVES_MAX
 from models.settings import Settings
 from tasks.blobs import CopyLimits
@@ -63,7 +63,7 @@ def _copy(job_id: UUID, token: int, settings: Settings, store: str) -> bool:
                 return True
     except CancelAcceptedError:
         return False
-    except (DatabaseError, StoreError):
+    except DrivepostError:
         # Nobody need wait for the lease to run out before trying again.
         release_lease(job_id, token)
         raise

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import Annotated, Any, Final, ParamSpec
 from uuid import UUID
 
@@ -10,11 +11,12 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
-from pydantic import Field
+from pydantic import Field, ValidationError, validate_call
 
 from models.database import reading
-from models.errors import DrivepostError, JobNotFoundError
+from models.errors import DrivepostError, JobNotFoundError, RequestError
 from models.jobs import find_job
+from models.requests import refusal
 from tasks.intake import REQUEST_FILE_PATTERN
 from tasks.run_history import hide_parameters
 
@@ -35,9 +37,9 @@ JobReference = Annotated[
 """How an operator names a job."""
 
 RequestFile = Annotated[
-    str, Field(title="Request file", pattern=REQUEST_FILE_PATTERN, examples=["request-17.json"])
+    str, Field(title="Request file", pattern=rf"^({REQUEST_FILE_PATTERN})?$", examples=["request-17.json"])
 ]
-"""How an operator names a file of the intake folder."""
+"""How an operator names a file of the intake folder; empty names none."""
 
 Ended = State[Any]
 """How a flow ends: a state whose message says the outcome in one line."""
@@ -51,10 +53,18 @@ def promise(name: str, description: str) -> Callable[[Callable[_P, Ended]], Flow
     """
 
     def decorate(function: Callable[_P, Ended]) -> Flow[_P, Ended]:
+        checked: Callable[..., Ended] = validate_call(function)
+        named = signature(function).bind
+
         @wraps(function)
         def told(*args: _P.args, **kwargs: _P.kwargs) -> Ended:
             try:
-                ended = function(*args, **kwargs)
+                # By name, so that a refusal names the parameter.
+                ended = checked(**named(*args, **kwargs).arguments)
+            except ValidationError as error:
+                # What was typed may be anything; the form's own check was passed by.
+                hide_parameters(run_id())
+                ended = Failed(message=_refused(error).line)
             except JobNotFoundError as error:
                 # The run may name a job that is gone by its name.
                 hide_parameters(run_id())
@@ -69,11 +79,23 @@ def promise(name: str, description: str) -> Callable[[Callable[_P, Ended]], Flow
             description=description,
             flow_run_name=_run_name,
             persist_result=False,
-            validate_parameters=True,
+            # Prefect's own check would repeat the wrong value in log and state, over many lines.
+            validate_parameters=False,
         )(told)
         return made
 
     return decorate
+
+
+_MEANT: Final = {
+    "job": "is neither a job's id nor subscription/resourceGroup/name",
+    "request_file": "is no name of a request file, such as request-17.json",
+}
+
+
+def _refused(error: ValidationError) -> RequestError:
+    faults = refusal(error).faults
+    return RequestError([(place, _MEANT.get(place, text)) for place, text in faults])
 
 
 def run_id() -> UUID | None:

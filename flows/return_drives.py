@@ -12,7 +12,7 @@ from tasks.jobs import open_job
     "Records that a job's drives were sent back. A job in Packaging ends: Completed without errors, else Closed. "
     "At its end only drives move, those of a cancelled job among them.",
 )
-def return_drives(job: JobReference, request_file: RequestFile | None = None) -> Ended:
+def return_drives(job: JobReference, request_file: RequestFile = "") -> Ended:
     """Record that drives were sent back.
 
     Args:

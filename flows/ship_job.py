@@ -12,7 +12,7 @@ from tasks.jobs import mark_as_shipped, open_job
     "Marks a job as shipped. Its return address and delivery package must be known, from before or from a "
     "request file of the intake folder.",
 )
-def ship_job(job: JobReference, request_file: RequestFile | None = None) -> Ended:
+def ship_job(job: JobReference, request_file: RequestFile = "") -> Ended:
     """Mark a job as shipped.
 
     Args:

@@ -143,6 +143,7 @@ def take_copy_lease(session: Session, job_id: UUID, *, seconds: float, at: datet
     job.copy_token += 1
     job.copy_lease_until = at + timedelta(seconds=seconds)
     session.add(job)
+    session.flush()
     return job.copy_token
 
 
@@ -188,6 +189,7 @@ def seize_copy_lease(session: Session, job_id: UUID, *, at: datetime) -> datetim
         job.copy_token += 1
         job.copy_lease_until = None
         session.add(job)
+        session.flush()
     return None
 
 

@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeVar
 
-from models.errors import DriveError, ManifestError
-from models.manifests import ImportDisposition, SupportsWrite, escaped, replace_unwritable, walk_elements
+from models.errors import CopyLogError, ManifestError
+from models.manifest_reader import walk_elements
+from models.manifests import ImportDisposition, SupportsWrite, escaped, replace_unwritable
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -115,7 +116,7 @@ class LoggedBlob:
     """One blob in the log.
 
     Attributes:
-        blob_path: as in the manifest; for a renamed blob the path it was to have.
+        blob_path: as in the manifest; for a renamed blob the path it got.
         file_path: on the drive, with backslashes.
         length: bytes, 0 and up.
         status: of the blob as a whole.
@@ -219,7 +220,7 @@ def read_copy_log(stream: BinaryIO) -> CopyLog:
     """Read a log that `write_copy_log` wrote; all of it is held in memory.
 
     Raises:
-        DriveError: it is not a log, or not all of one.
+        CopyLogError: it is not a log, or not all of one.
     """
     drive_id: str | None = None
     status: DriveStatus | None = None
@@ -290,8 +291,8 @@ def _utc(at: datetime) -> str:
 # Reading.
 
 
-def _unreadable(text: str) -> DriveError:
-    return DriveError(DriveStatus.INTERNAL_ERROR, f"the copy log cannot be read: {text}")
+def _unreadable(text: str) -> CopyLogError:
+    return CopyLogError(f"the copy log cannot be read: {text}")
 
 
 def _word(words: type[_Word], text: str | None, where: str) -> _Word:

@@ -19,6 +19,7 @@
     ├── BayError                       BayUnusable            the bay cannot be read, or holds nothing
     ├── DriveError                     DriveUnreadable        one drive cannot be copied; has its log status
     │   └── ManifestError              ManifestInvalid
+    ├── CopyLogError                   CopyLogInvalid         a copy log cannot be read
     ├── StoreError                     StoreFailed            the store of a storage account refused
     ├── DatabaseError                  DatabaseUnusable       the database cannot be used as it is
     ├── UnexpectedError                InternalError          a fault of ours; told without its data
@@ -209,6 +210,12 @@ class ManifestError(DriveError):
     """The drive's manifest is missing, changed or broken."""
 
     code = "ManifestInvalid"
+
+
+class CopyLogError(DrivepostError):
+    """A copy log is broken, or no copy log at all."""
+
+    code = "CopyLogInvalid"
 
 
 class StoreError(DrivepostError):

@@ -35,14 +35,16 @@ SUBSCRIPTION_PATTERN: Final = r"^[A-Za-z0-9-]{1,64}$"
 RESOURCE_GROUP_PATTERN: Final = r"^[\w.()-]{1,90}$"
 
 _STORAGE_ACCOUNT_PATTERN: Final = (
-    r"(?i)^/subscriptions/[^/]+/resourceGroups/[^/]+/providers"
+    r"(?i)^/subscriptions/[^/\x00]+/resourceGroups/[^/\x00]+/providers"
     r"/Microsoft\.(Classic)?Storage/storageAccounts/[a-z0-9]{3,24}$"
 )
 _CONTAINER_PATTERN: Final = r"(\$root|[a-z0-9](-?[a-z0-9]){2,62})"
 
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
-_Optional = Annotated[str, StringConstraints(strip_whitespace=True, max_length=256)]
-_Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+# PostgreSQL keeps no U+0000.
+_KEPT: Final = r"^[^\x00]*$"
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256, pattern=_KEPT)]
+_Optional = Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=_KEPT)]
+_Path = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=_KEPT)]
 _DriveCount = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -109,7 +111,7 @@ class DriveShape(Shape):
     manifest_file: _Path
     # 32 digits are MD5, as the description says; its own examples show 64, taken as SHA-256.
     manifest_hash: Annotated[str, StringConstraints(pattern=r"^([0-9A-Fa-f]{32}|[0-9A-Fa-f]{64})$")]
-    drive_header_hash: Annotated[str, StringConstraints(max_length=4096)] = ""
+    drive_header_hash: Annotated[str, StringConstraints(max_length=4096, pattern=_KEPT)] = ""
 
 
 class BlobListShape(Shape):
@@ -164,8 +166,8 @@ def _unique_drives(drives: list[DriveShape]) -> list[DriveShape]:
 
 
 _Drives = Annotated[list[DriveShape], Field(max_length=DRIVES_MAX)]
-_TagName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-_TagValue = Annotated[str, StringConstraints(max_length=256)]
+_TagName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_KEPT)]
+_TagValue = Annotated[str, StringConstraints(max_length=256, pattern=_KEPT)]
 _Tags = Annotated[dict[_TagName, _TagValue], Field(max_length=TAGS_MAX)]
 
 
@@ -178,7 +180,7 @@ class JobDetails(Shape):
     return_shipping: ReturnShippingShape | None = None
     delivery_package: DeliveryPackageShape | None = None
     diagnostics_path: Annotated[
-        str, StringConstraints(max_length=1024, pattern=rf"^{_CONTAINER_PATTERN}(/[^/\\]+)*/?$")
+        str, StringConstraints(max_length=1024, pattern=rf"^{_CONTAINER_PATTERN}(/[^/\\\x00]+)*/?$")
     ] = "waimportexport"
     log_level: LogLevel = LogLevel.ERROR
     backup_drive_manifest: bool = False
@@ -262,8 +264,15 @@ def parse(shape: type[_ShapeT], document: str | bytes) -> _ShapeT:
     try:
         return shape.model_validate_json(document)
     except ValidationError as error:
-        faults = error.errors(include_input=False, include_url=False, include_context=False)
-        raise RequestError([(_place(fault["loc"]), _text(fault["msg"])) for fault in faults]) from None
+        refused = refusal(error)
+    # Out here, so that pydantic's error, which names a customer's tags, does not travel in this one.
+    raise refused
+
+
+def refusal(error: ValidationError) -> RequestError:
+    """Tell what pydantic found, by places and without values."""
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    return RequestError([(_place(fault["loc"]), _text(fault["msg"])) for fault in faults])
 
 
 def _place(path: tuple[int | str, ...]) -> str:

@@ -1,18 +1,23 @@
 """Settings, each an environment variable with the prefix `DRIVEPOST_`."""
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
+from cronsim import CronSim, CronSimError
 from platformdirs import user_data_path
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as NoJsonError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from models.errors import SettingsError
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+_DRIVERS: Final = frozenset({"sqlite", "postgres", "postgresql", "postgresql+psycopg"})
 
 
 class _Fields(BaseSettings):
@@ -76,7 +81,6 @@ class _Fields(BaseSettings):
     retention_batch_rows: int = Field(default=500, ge=1, le=10_000, description="Jobs deleted in one transaction.")
     retention_cron: str = Field(
         default="0 3 * * *",
-        pattern=r"^\S+( \S+){4}$",
         description="When enforce-retention runs, cron in UTC.",
     )
     advance_interval_seconds: _Seconds = Field(
@@ -102,13 +106,30 @@ class _Fields(BaseSettings):
             return url
         try:
             parsed = make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # the text of the second repeats what stands for a port
             raise ValueError("is no database address; write postgresql://user@host/name") from None
-        if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        if parsed.drivername not in _DRIVERS:
             raise ValueError("must begin with sqlite:/// or postgresql://")
-        if parsed.get_backend_name() == "sqlite" and not parsed.database:
+        if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
             raise ValueError("a database in memory would be gone with the first run; name a file")
+        if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_absolute():
+            raise ValueError("must name its file by an absolute path, as sqlite:////srv/drivepost.db")
         return url
+
+    @field_validator("data_directory", "bay_directory", "intake_directory", "locations_file")
+    @classmethod
+    def _is_absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError("must be an absolute path: the processes of Drivepost have other working directories")
+        return path
+
+    @field_validator("retention_cron")
+    @classmethod
+    def _is_cron_expression(cls, text: str) -> str:
+        # A sixth field would be seconds, which Prefect does not know.
+        if len(text.split()) != 5 or not _is_cron(text):
+            raise ValueError("is no cron expression; write minute, hour, day, month and weekday, as 0 3 * * *")
+        return text
 
     @field_validator("stores", "default_store")
     @classmethod
@@ -138,12 +159,15 @@ class Settings(_Fields):
         except ValidationError as error:
             faults = error.errors(include_input=False, include_url=False, include_context=False)
             raise SettingsError("; ".join(_fault(list(f["loc"]), f["msg"]) for f in faults)) from None
+        except NoJsonError:
+            # The only setting that is JSON.
+            raise SettingsError('DRIVEPOST_STORES: is no JSON object {"account": "address", …}') from None
 
     @property
     def database(self) -> str:
         """The database's address with its driver."""
         if not self.database_url:
-            return f"sqlite:///{(self.data_directory / 'drivepost.db').absolute()}"
+            return f"sqlite:///{self.data_directory / 'drivepost.db'}"
         url = make_url(self.database_url)
         if url.drivername in {"postgres", "postgresql"}:
             url = url.set(drivername="postgresql+psycopg")
@@ -169,12 +193,20 @@ class Settings(_Fields):
         named = {name.lower(): address for name, address in self.stores.items()}
         address = named.get(storage_account_id.lower()) or named.get(account) or self.default_store
         if not address:
-            address = (self.data_directory / "store").absolute().as_uri() + "/{account}"
+            address = (self.data_directory / "store").as_uri() + "/{account}"
         if "{account}" not in address and address == self.default_store:
             address = address.rstrip("/") + "/{account}"
         if "{container}" not in address:
             address = address.rstrip("/") + "/{container}"
         return address.replace("{account}", account)
+
+
+def _is_cron(text: str) -> bool:
+    try:
+        CronSim(text, datetime.now(UTC))
+    except CronSimError:
+        return False
+    return True
 
 
 def _fault(place: list[int | str], text: str) -> str:

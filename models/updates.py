@@ -9,10 +9,17 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from sqlalchemy import delete, update
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel, col, select
 
 from models.drives import Drive, drives_of
-from models.errors import JobChangedError, NotReadyToShipError, PropertyNotUpdatableError
+from models.errors import (
+    DatabaseError,
+    JobChangedError,
+    NotReadyToShipError,
+    PropertyNotUpdatableError,
+    RequestError,
+)
 from models.events import EventKind, JobEvent
 from models.jobs import Job, move, read_job, request_cancel, resource_key
 from models.lifecycle import (
@@ -21,6 +28,7 @@ from models.lifecycle import (
     DriveState,
     JobProperty,
     JobState,
+    JobType,
     Operation,
     Outcome,
     decide,
@@ -44,6 +52,11 @@ _COLUMNS: Final[Mapping[JobProperty, str]] = {
     JobProperty.TAGS: "tags",
 }
 """Properties that are a column of the job."""
+
+_PUTS_MAX: Final = 10
+
+_AS_FIRST_WRITTEN: Final = frozenset({"subscription_id", "resource_group", "name"})
+"""Columns that a replacement leaves alone: names are given back as they were first written."""
 
 
 def put_job(
@@ -78,21 +91,13 @@ def put_job(
     acted = session.get(JobEvent, event_id) if event_id else None
     if acted is not None:
         return acted.job_id
-    found = session.exec(
-        select(Job).where(col(Job.resource_key) == columns["resource_key"]).with_for_update()
-    ).one_or_none()
-    if found is None:
-        job = Job(**columns, state_since=at, created_at=at, updated_at=at)
-        session.add(job)
-        kind = EventKind.CREATED
-    else:
-        job = found
+    job, kind = _new_or_found(session, columns, at)
+    if kind is EventKind.REPLACED:
         decide(Operation.REPLACE, job.state, cancel_accepted=job.cancel_requested)
-        for name, value in columns.items():
-            setattr(job, name, value)
+        for name in columns.keys() - _AS_FIRST_WRITTEN:
+            setattr(job, name, columns[name])
         for table in (ReturnAddress, ReturnShipping, Package, Drive):
             session.connection().execute(delete(table).where(col(table.job_id) == job.id))
-        kind = EventKind.REPLACED
     job.updated_at = at
     job.expires_at = _expiry(job, at)
     session.flush()
@@ -101,6 +106,22 @@ def put_job(
     session.add(JobEvent(id=event_id or uuid4(), job_id=job.id, at=at, kind=kind, by=by, target=job.state))
     session.flush()
     return job.id
+
+
+def _new_or_found(session: Session, columns: Mapping[str, Any], at: datetime) -> tuple[Job, EventKind]:
+    chosen = select(Job).where(col(Job.resource_key) == columns["resource_key"]).with_for_update()
+    for _ in range(_PUTS_MAX):
+        found = session.exec(chosen).one_or_none()
+        if found is not None:
+            return found, EventKind.REPLACED
+        job = Job(**columns, state_since=at, created_at=at, updated_at=at)
+        try:
+            with session.begin_nested():
+                session.add(job)
+        except IntegrityError:  # somebody put a job of this name at the same moment
+            continue
+        return job, EventKind.CREATED
+    raise DatabaseError("a job of this name was put and deleted again and again meanwhile; repeat the request")
 
 
 def _job_columns(request: JobRequest, locations: Locations) -> dict[str, Any]:
@@ -172,6 +193,7 @@ def update_job(session: Session, job_id: UUID, body: UpdateJobBody, *, at: datet
         JobStateConflictError: it is too late to ship or to cancel.
         CancelAcceptedError: it is to be shipped although a cancel was accepted.
         NotReadyToShipError: it is to be shipped without return address or delivery package.
+        RequestError: the drive list does not fit the job's type.
 
     Source: the specification, section 5.
     """
@@ -188,6 +210,8 @@ def update_job(session: Session, job_id: UUID, body: UpdateJobBody, *, at: datet
     if refused:
         updatable = [name for name, states in UPDATABLE.items() if job.state in states]
         raise PropertyNotUpdatableError(job.state, refused, updatable)
+    if JobProperty.DRIVE_LIST in changes:
+        _require_drives_fit(job.job_type, changes[JobProperty.DRIVE_LIST])
     if changes:
         _apply(session, job, changes, at=at, by=by)
     if ships:
@@ -195,6 +219,14 @@ def update_job(session: Session, job_id: UUID, body: UpdateJobBody, *, at: datet
     if cancels:
         request_cancel(session, job_id, at=at, by=by)
     return Outcome.DONE if changes or ships or cancels else Outcome.NOTHING_TO_DO
+
+
+def _require_drives_fit(job_type: JobType, drives: Sequence[DriveShape]) -> None:
+    place = "properties.driveList"
+    if job_type is JobType.IMPORT and not drives:
+        raise RequestError([(place, "an Import job needs a driveList of 1 to 10 drives")])
+    if job_type is JobType.EXPORT and drives:
+        raise RequestError([(place, "an Export job has no driveList; its drives are made known when they arrive")])
 
 
 def _changes(session: Session, job: Job, body: UpdateJobBody) -> dict[JobProperty, Any]:

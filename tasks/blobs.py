@@ -20,7 +20,8 @@ from models.copy_logs import AttachedStatus, BlobStatus, BlockStatus, Dispositio
 from models.database import database_time, reading, writing
 from models.drives import Drive
 from models.errors import DriveError, StoreError
-from models.manifests import Blob, Block, ImportDisposition, iterate_blobs, split_blob_path
+from models.manifest_reader import iterate_blobs
+from models.manifests import BLOCK_BYTES_MAX, Blob, Block, ImportDisposition, split_blob_path
 from tasks.mounts import find_file
 from tasks.stores import STAGING, BlobExistsError, Container
 
@@ -89,10 +90,11 @@ class BlobCopier:
         self._last_poll = self._last_record = time.monotonic()
         with reading() as session:
             begun = session.get_one(DriveCopy, (job_id, number))
+            told = session.get_one(Drive, (job_id, number)).bytes_succeeded
         self._done = begun.blobs_done
         self._staged = begun.blocks_staged
         self._bytes = begun.bytes_committed
-        self._staged_bytes = 0
+        self._staged_bytes = told - begun.bytes_committed
         self._staging_containers = list(begun.staging_containers)
         self._inherited = [_Plan(each["path"], DispositionStatus(each["status"])) for each in begun.planned]
 
@@ -114,9 +116,12 @@ class BlobCopier:
                 self._record()
                 for blob in batch:
                     self._copy_blob(blob, inherited=inherited)
-        finally:
-            # A lost lease makes this fail too, as it should: the successor's record stands.
+        except Exception:
+            # A lost lease makes this fail too, as it should: the successor's record stands. After a signal
+            # nothing is written down: it may have come between two lines that belong together.
             self._record()
+            raise
+        self._record()
 
     # -- what is recorded ------------------------------------------------------------------------------
 
@@ -170,7 +175,7 @@ class BlobCopier:
             taken.add(plan.path)
             plans.append(plan)
             container = split_blob_path(plan.path)[0]
-            if len(blob.blocks) > 1 and container not in self._staging_containers:
+            if container not in self._staging_containers:
                 self._staging_containers.append(container)
         return plans
 
@@ -194,7 +199,7 @@ class BlobCopier:
         try:
             return self._container(container).exists(name)
         except StoreError:
-            self._require_store(container)
+            self._require_store(container, 0)
             # The store answers, so it is this name that it cannot hold; copying tells so.
             return False
 
@@ -203,15 +208,15 @@ class BlobCopier:
             self._containers[name] = Container(self._store_address, name)
         return self._containers[name]
 
-    def _require_store(self, container: str) -> None:
-        """Tell a store that does not answer from one that refuses a single blob.
+    def _require_store(self, container: str, length: int) -> None:
+        """Tell a store that does not answer, or is full, from one that refuses a single blob of this length.
 
         Raises:
-            StoreError: it does not answer.
+            StoreError: it does not take as much under another name either.
         """
-        probe = f"{STAGING}/{self._job_id}/{self._number}/probe"
-        self._container(container).put(probe, b"", overwrite=True)
-        self._container(container).discard(f"{self._job_id}/{self._number}/probe")
+        probe = f"{self._job_id}/{self._number}/probe"
+        self._container(container).stage_block(probe, 0, bytes(min(length, BLOCK_BYTES_MAX)))
+        self._container(container).discard(probe)
 
     # -- one blob --------------------------------------------------------------------------------------
 
@@ -236,7 +241,7 @@ class BlobCopier:
         container, name = split_blob_path(self._plans[0].path)
         if blob.is_page_blob:
             raise _BlobFailedError(BlobStatus.FAILED)
-        if name.startswith(f"{STAGING}/"):
+        if name.partition("/")[0] == STAGING:
             raise _BlobFailedError(BlobStatus.FILE_NAME_INVALID)
         if self._plans[0].status is DispositionStatus.SKIPPED:
             return False
@@ -248,7 +253,7 @@ class BlobCopier:
             with self._open(blob) as file:
                 return self._write_file(blob, file)
         except StoreError:
-            self._require_store(container)
+            self._require_store(container, blob.length)
             raise _BlobFailedError(BlobStatus.BLOB_REQUEST_FAILED) from None
 
     def _write_file(self, blob: Blob, file: BinaryIO) -> bool:
@@ -256,7 +261,7 @@ class BlobCopier:
             self._write_blocks(blob, file)
         except BlobExistsError:
             # Somebody took the name after it was settled: settle anew, write it down, and write.
-            self._plans[0] = self._settle_one(blob, {self._plans[0].path})
+            self._plans[0] = self._settle_one(blob, {plan.path for plan in self._plans})
             self._record()
             if self._plans[0].status is DispositionStatus.SKIPPED:
                 self._container(split_blob_path(blob.blob_path)[0]).discard(self._staging)
@@ -276,7 +281,7 @@ class BlobCopier:
         container, overwrite = self._container(container_name), self._plans[0].overwrites
         if len(blob.blocks) <= 1:
             data = _read_block(file, blob, 0) if blob.blocks else b""
-            container.put(name, data, overwrite=overwrite)
+            container.put(name, data, f"{self._job_id}/{self._number}/put", overwrite=overwrite)
             return
         for index in range(self._staged, len(blob.blocks)):
             self._between_blocks()
@@ -321,7 +326,7 @@ class BlobCopier:
             job_id=self._job_id,
             drive_number=self._number,
             blob_number=self._done,
-            blob_path=self._plans[0].path,
+            blob_path=blob.blob_path if disposition is DispositionStatus.CANCELLED else self._plans[0].path,
             file_path=blob.file_path,
             length=blob.length,
             disposition=blob.disposition,

@@ -27,10 +27,11 @@ from models.copy_logs import (
 )
 from models.database import database_time, reading, writing
 from models.drives import Drive, move_drive, serial
-from models.errors import DriveError, ManifestError
+from models.errors import CancelAcceptedError, DriveError, ManifestError
 from models.jobs import Job, LogLevel, move, read_job
-from models.lifecycle import Actor, DriveState, JobState
-from models.manifests import ManifestSummary, SupportsWrite, check_manifest, iterate_blobs
+from models.lifecycle import Actor, DriveState, JobState, Operation
+from models.manifest_reader import ManifestSummary, check_manifest, iterate_blobs
+from models.manifests import SupportsWrite
 from tasks.blobs import BlobCopier, CopyCancelledError, CopyLimits
 from tasks.mounts import drives_in, find_file
 from tasks.stores import Container
@@ -135,10 +136,16 @@ class DriveCopying:
     # -- its beginning and its end ---------------------------------------------------------------------
 
     def _begin(self, bytes_total: int | None) -> None:
-        """Make the drive Transferring, and its job; harmless when they are."""
+        """Make the drive Transferring, and its job; harmless when they are.
+
+        Raises:
+            CancelAcceptedError: a cancel came before the drive was begun; it stays as it is.
+        """
         with self._guarded() as (session, drive):
             now = database_time(session)
             job = read_job(session, self.job_id, lock=True)
+            if job.cancel_requested and drive.state is DriveState.RECEIVED:
+                raise CancelAcceptedError(Operation.COPY)
             if job.state is JobState.RECEIVED:
                 move(session, job, JobState.TRANSFERRING, at=now, by=Actor.SERVICE)
             if drive.state is DriveState.RECEIVED:
@@ -191,7 +198,9 @@ class DriveCopying:
         with SpooledTemporaryFile(max_size=_LOG_MEMORY_BYTES_MAX) as file:
             write(file)
             file.seek(0)
-            container.put(path, iter(lambda: file.read(_PIECE_BYTES), b""), overwrite=True)
+            staging = f"{self.job_id}/{self.number}/{kind}"
+            container.put(path, iter(lambda: file.read(_PIECE_BYTES), b""), staging, overwrite=True)
+            container.discard(staging)
         return container.uri(path)
 
     def _back_up(self, manifest: BinaryIO) -> None:

@@ -21,7 +21,7 @@ from models.runs import record_run
 from models.updates import put_job
 from tasks.acts import act
 
-REQUEST_FILE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.json$"
+REQUEST_FILE_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.json"
 REQUEST_BYTES_MAX: Final = 2**20
 _TAKEN: Final = ".taken"
 
@@ -46,10 +46,13 @@ def read_request_file(file: Path) -> bytes:
         raise IntakeError("there is no such file in the intake folder") from None
     except OSError as error:
         raise IntakeError(f"the request file cannot be read: {error.strerror}") from None
-    with os.fdopen(handle, "rb") as opened:
+    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise IntakeError("the request file is no ordinary file")
-        document = opened.read(REQUEST_BYTES_MAX + 1)
+        with os.fdopen(handle, "rb", closefd=False) as opened:
+            document = opened.read(REQUEST_BYTES_MAX + 1)
+    finally:
+        os.close(handle)
     if len(document) > REQUEST_BYTES_MAX:
         raise IntakeError("the request file is over 1 MiB; split it, or give a blob list as a blob")
     return document
@@ -57,7 +60,7 @@ def read_request_file(file: Path) -> bytes:
 
 @act
 def create_jobs(
-    intake: Path, request_file: str | None, locations_file: Path | None, flow_run_id: UUID | None, files_max: int
+    intake: Path, request_file: str, locations_file: Path | None, flow_run_id: UUID | None, files_max: int
 ) -> Created:
     """Create a job of every request file that waits, or of the one that is named, and remove the file.
 
@@ -90,7 +93,7 @@ def _create_each(
             job_ids.append(_create(taken, event_id, locations_file, flow_run_id))
             taken.unlink(missing_ok=True)
         except DrivepostError as error:
-            if not taken.exists():
+            if not os.path.lexists(taken):
                 continue  # another run finished it
             _put_back(intake, taken)
             refused.append(f"file {place}: {error.line}")
@@ -124,7 +127,7 @@ def _taken_before(intake: Path, files_max: int) -> list[tuple[UUID, Path]]:
     return [(UUID(file.name.partition(".")[0]), file) for file in left[:files_max]]
 
 
-def _take(intake: Path, request_file: str | None, files_max: int) -> Iterator[tuple[UUID, Path]]:
+def _take(intake: Path, request_file: str, files_max: int) -> Iterator[tuple[UUID, Path]]:
     """Take request files one after the other: those left by a run that was cut, then those that wait."""
     left = _taken_before(intake, files_max)
     yield from left

@@ -32,7 +32,8 @@ def find_file(drive: Path, path: str) -> Path:
     root = drive.resolve()
     try:
         file = root.joinpath(*[part for part in path.split("\\") if part]).resolve(strict=True)
-    except ValueError:
+    except (ValueError, RuntimeError):
+        # A name that no file can have; links in a circle, which from Python 3.13 on are an OSError.
         raise FileNotFoundError from None
     if not file.is_relative_to(root) or not file.is_file():
         raise FileNotFoundError

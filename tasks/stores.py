@@ -1,9 +1,13 @@
 """The store of a storage account: containers of blobs, whatever keeps them."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -12,6 +16,10 @@ from obstore.store import ObjectStore, from_url
 from models.errors import StoreError
 
 STAGING: Final = ".drivepost"
+
+
+class _BlobMissingError(StoreError):
+    """There is no blob of that name; where none was awaited, the store failed."""
 
 
 class BlobExistsError(Exception):
@@ -25,7 +33,7 @@ def _told_without_paths() -> Iterator[None]:
     except AlreadyExistsError:
         raise BlobExistsError from None
     except FileNotFoundError:
-        raise
+        raise _BlobMissingError("the store has no such blob or container") from None
     except (BaseError, OSError, NotImplementedError, ValueError) as error:
         raise StoreError(f"the store refused: {type(error).__name__}") from None
 
@@ -45,7 +53,9 @@ class Container:
 
     def __init__(self, address: str, name: str) -> None:
         self._url = address.replace("{container}", name)
-        options = {"mkdir": True, "automatic_cleanup": True} if self._url.startswith("file:") else {}
+        is_folder = self._url.startswith("file:")
+        options = {"mkdir": True, "automatic_cleanup": True} if is_folder else {}
+        self._folder = Path(url2pathname(urlsplit(self._url).path)) if is_folder else None
         with _told_without_paths():
             self._store: ObjectStore = from_url(self._url, **options)  # type: ignore[call-overload]
 
@@ -58,16 +68,31 @@ class Container:
         try:
             with _told_without_paths():
                 obstore.head(self._store, path)
-        except FileNotFoundError:
+        except _BlobMissingError:
             return False
         return True
 
-    def put(self, path: str, data: bytes | Iterable[bytes], *, overwrite: bool) -> None:
+    def put(self, path: str, data: bytes | Iterable[bytes], staging: str, *, overwrite: bool) -> None:
         """Write a whole blob; nobody ever sees a part of it.
+
+        Args:
+            path: its name.
+            data: its content; pieces only where it may be overwritten.
+            staging: under which name it may be laid aside on the way.
+            overwrite: whether it takes the place of one that is there.
 
         Raises:
             BlobExistsError: there is one, and it is not to be overwritten.
         """
+        if self._folder is None:
+            self._put(path, data, overwrite=overwrite)
+            return
+        # A folder's own way of writing leaves `name#1` beside the blob when it is killed, which nothing lists.
+        aside = f"{STAGING}/{staging}/whole"
+        self._put(aside, data, overwrite=True)
+        self._give_name(aside, path, overwrite=overwrite)
+
+    def _put(self, path: str, data: bytes | Iterable[bytes], *, overwrite: bool) -> None:
         with _told_without_paths():
             if isinstance(data, bytes):
                 obstore.put(
@@ -78,7 +103,7 @@ class Container:
 
     def stage_block(self, staging: str, index: int, data: bytes) -> None:
         """Lay one block of a blob aside."""
-        self.put(f"{STAGING}/{staging}/{index}", data, overwrite=True)
+        self._put(f"{STAGING}/{staging}/{index}", data, overwrite=True)
 
     def commit_blocks(
         self, staging: str, count: int, path: str, *, overwrite: bool, between_blocks: Callable[[], None]
@@ -94,11 +119,24 @@ class Container:
             for index in range(count):
                 between_blocks()
                 writer.write(self._read(f"{STAGING}/{staging}/{index}"))
+        self._give_name(whole, path, overwrite=overwrite)
+
+    def _give_name(self, whole: str, path: str, *, overwrite: bool) -> None:
         with _told_without_paths():
             obstore.rename(self._store, whole, path, overwrite=overwrite)
 
     def discard(self, staging: str) -> None:
         """Remove what was laid aside under this name; harmless when there is nothing."""
+        if self._folder is not None:
+            # Not through the store: it lists nothing that was being written when its process was killed.
+            aside = self._folder / STAGING / staging
+            shutil.rmtree(aside, ignore_errors=True)
+            with suppress(OSError):
+                for folder in aside.parents:
+                    if folder == self._folder:
+                        break
+                    folder.rmdir()
+            return
         with _told_without_paths():
             for found in obstore.list(self._store, prefix=f"{STAGING}/{staging}"):
                 obstore.delete(self._store, [meta["path"] for meta in found])
@@ -113,7 +151,7 @@ class Container:
                     end = offset + length
                     if end > size or self._digest(path, offset, length) != digest:
                         return False
-        except FileNotFoundError:
+        except _BlobMissingError:
             return False
         return size == end
 
@@ -121,7 +159,7 @@ class Container:
         try:
             with _told_without_paths():
                 return bytes(obstore.get(self._store, path).bytes())
-        except FileNotFoundError:
+        except _BlobMissingError:
             raise StoreError("the store lost a block that was laid aside") from None
 
     def _digest(self, path: str, offset: int, length: int) -> str:

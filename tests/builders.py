@@ -1,19 +1,31 @@
 """What tests are made of: request bodies, jobs in any state, drives in the bay."""
 
+import hashlib
 import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from sqlmodel import Session, col, update
+from sqlmodel import Session, SQLModel, col, func, select, update
 
 from deployments.prepare_drive import PreparedDrive, files_below, prepare_drive
-from models.database import database_time, writing
+from models.copies import BlobReport, DriveCopy
+from models.copy_logs import BlobStatus, DispositionStatus
+from models.database import database_time, reading, writing
+from models.drives import Drive, ExtraDrive
+from models.events import EventKind, JobEvent
 from models.jobs import Job, move, read_job, request_cancel
 from models.lifecycle import Actor, JobState
 from models.locations import load_locations
+from models.manifests import BLOCK_BYTES_MAX, AttachedFile, Blob, Block, ImportDisposition, ManifestWriter
 from models.requests import JobRequest, parse
+from models.runs import record_run
+from models.shipping import Direction, Package
 from models.updates import put_job
 
 NOON: Final = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -176,3 +188,157 @@ def stored(data_directory: Path, account: str = "account1") -> dict[str, bytes]:
 def set_columns(session: Session, job_id: UUID, **values: Any) -> None:
     """Write columns of a job past every rule, to make what cannot be made otherwise."""
     session.connection().execute(update(Job).where(col(Job.id) == job_id).values(**values))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One blob of a drive made by hand: what its manifest lists, and what the drive holds."""
+
+    path: str
+    data: bytes = b"x"
+    disposition: ImportDisposition = ImportDisposition.RENAME
+    on_drive: bytes | None = None
+    file: str = ""
+    metadata: AttachedFile | None = None
+    properties: AttachedFile | None = None
+    is_page_blob: bool = False
+
+    def file_path(self, number: int) -> str:
+        """Tell where on the drive its file lies."""
+        return self.file or f"files\\{number}"
+
+    def blob(self, number: int) -> Blob:
+        """Make its entry of the manifest."""
+        pieces = range(0, 0 if self.is_page_blob else len(self.data), BLOCK_BYTES_MAX)
+        return Blob(
+            self.path,
+            self.file_path(number),
+            len(self.data),
+            self.disposition,
+            tuple(_block(start, self.data[start : start + BLOCK_BYTES_MAX]) for start in pieces),
+            metadata=self.metadata,
+            properties=self.properties,
+            is_page_blob=self.is_page_blob,
+        )
+
+
+def _block(offset: int, data: bytes) -> Block:
+    return Block(offset, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest().upper())
+
+
+def mount_by_hand(data_directory: Path, serial: str, listed: Sequence[Listed]) -> dict[str, str]:
+    """Mount a drive whose files and manifest need not agree; gives its entry of a job's `driveList`."""
+    drive = data_directory / "bay" / serial
+    drive.mkdir(parents=True)
+    for number, each in enumerate(listed):
+        file = drive.joinpath(*each.file_path(number).split("\\"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(each.data if each.on_drive is None else each.on_drive)
+    manifest = drive / "DriveManifest.xml"
+    with (
+        manifest.open("wb") as stream,
+        ManifestWriter(stream, drive_id=serial, client_creator="tests") as writer,
+    ):
+        for number, each in enumerate(listed):
+            writer.add(each.blob(number))
+    digest = hashlib.md5(manifest.read_bytes(), usedforsecurity=False).hexdigest()
+    return {"driveId": serial, "manifestFile": "\\DriveManifest.xml", "manifestHash": digest.upper()}
+
+
+def received_by_hand(
+    data_directory: Path, drives: Mapping[str, Sequence[Listed]], name: str = "job1", **properties: Any
+) -> UUID:
+    """Make a Received Import job of drives made by hand."""
+    entries = [mount_by_hand(data_directory, serial, listed) for serial, listed in drives.items()]
+    return received_of_entries(entries, name, **properties)
+
+
+def received_of_entries(entries: Sequence[dict[str, str]], name: str = "job1", **properties: Any) -> UUID:
+    """Make a Received Import job of drives that are in the bay, by their entries of its `driveList`."""
+    from models.bay import check_in  # noqa: PLC0415  only here
+
+    with writing() as session:
+        now = database_time(session)
+        job_id = job_in(session, JobState.SHIPPING, name, now, driveList=list(entries), **properties)
+        check_in(session, job_id, [entry["driveId"] for entry in entries], at=now, by=Actor.OPERATOR)
+    return job_id
+
+
+def logs_of(data_directory: Path, kind: str = "error", container: str = "waimportexport") -> list[Path]:
+    """Find the copy logs, or the backed up manifests, of a job in the store, in the order of their names."""
+    return sorted((data_directory / "store" / "account1" / container).rglob(f"waies/*_{kind}.xml"))
+
+
+def with_every_row(session: Session, job_id: UUID) -> None:
+    """Give a job a row in every table that speaks of jobs."""
+    session.merge(
+        Package(
+            job_id=job_id, direction=Direction.RETURN, carrier_name="UPS", tracking_number="TRACK2", drive_count=1
+        )
+    )
+    session.add(ExtraDrive(job_id=job_id, drive_id="EXTRA1", found_at=NOON))
+    session.add(DriveCopy(job_id=job_id, drive_number=1, started_at=NOON))
+    session.add(
+        BlobReport(
+            job_id=job_id,
+            drive_number=1,
+            blob_number=1,
+            blob_path="data/a",
+            file_path="a",
+            length=1,
+            disposition=ImportDisposition.RENAME,
+            status=BlobStatus.FAILED,
+            disposition_status=DispositionStatus.CANCELLED,
+        )
+    )
+    record_run(session, job_id, uuid4())
+    session.flush()
+
+
+def rows_of(session: Session, job_id: UUID) -> dict[str, int]:
+    """Count a job's rows in every table that has a job's id: table -> rows."""
+    counted = {"job": session.scalar(select(func.count()).select_from(Job).where(col(Job.id) == job_id)) or 0}
+    for table in SQLModel.metadata.sorted_tables:
+        if "job_id" in table.columns:
+            of_job = select(func.count()).select_from(table).where(table.columns["job_id"] == job_id)
+            counted[table.name] = session.scalar(of_job) or 0
+    return counted
+
+
+def events_of(session: Session, job_id: UUID, kind: EventKind | None = None) -> list[JobEvent]:
+    """Read what is written down of a job, oldest first; of one kind where it is named."""
+    told = session.exec(select(JobEvent).where(col(JobEvent.job_id) == job_id).order_by(col(JobEvent.at))).all()
+    return [event for event in told if kind in {None, event.kind}]
+
+
+def at_once(*acts: Callable[[], object]) -> list[object]:
+    """Do acts in threads that begin together; gives what each returned or raised, in their order."""
+    gate = Barrier(len(acts))
+
+    def act(doing: Callable[[], object]) -> object:
+        gate.wait(timeout=30)
+        try:
+            return doing()
+        except Exception as error:  # noqa: BLE001  it is what the test asks about
+            return error
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return list(pool.map(act, acts))
+
+
+def random_bytes(count: int, seed: int = 0) -> bytes:
+    """Make bytes no two blocks of which are alike, the same for the same seed."""
+    return hashlib.shake_128(seed.to_bytes(8, "big")).digest(count)
+
+
+def drive_of(job_id: UUID, number: int = 1) -> Drive:
+    """Read the row of a drive."""
+    with reading() as session:
+        return session.get_one(Drive, (job_id, number))
+
+
+def run_out(job_id: UUID) -> None:
+    """Let the lease on a job's copy have run out, if anybody holds it."""
+    with writing() as session:
+        if read_job(session, job_id).copy_lease_until is not None:
+            set_columns(session, job_id, copy_lease_until=database_time(session) - timedelta(seconds=1))

@@ -14,14 +14,8 @@ from hypothesis import strategies as st
 from deployments import prepare_drive as module
 from deployments.prepare_drive import MANIFEST_NAME, PreparedDrive, files_below, prepare_drive
 from models.errors import RequestError
-from models.manifests import (
-    BLOCK_BYTES_MAX,
-    BLOCKS_MAX,
-    Blob,
-    ImportDisposition,
-    check_manifest,
-    iterate_blobs,
-)
+from models.manifest_reader import check_manifest, iterate_blobs
+from models.manifests import BLOCK_BYTES_MAX, BLOCKS_MAX, Blob, ImportDisposition
 
 DRIVE_ID: Final = "WD-9CA995BB"
 

@@ -181,6 +181,27 @@ def test_the_form_refuses_what_names_no_job(prefect: SyncPrefectClient, wrong: s
         prefect.create_flow_run_from_deployment(deployment_id, parameters={"job": wrong})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("flow", "parameters"),
+    [
+        (cancel_job, {"job": "Ada Example, 1 Road"}),
+        (create_job, {"request_file": "../ada.json"}),
+        (enforce_retention, {"dry_run": "Ada Example"}),
+    ],
+)
+def test_a_wrong_value_past_the_form_ends_in_one_line_that_does_not_repeat_it(
+    prefect: SyncPrefectClient, flow: Flow[..., Any], parameters: dict[str, str]
+) -> None:
+    """Prefect would keep the value in parameters, state and log."""
+    run = _run(prefect, flow, **parameters)
+    assert run.state is not None
+    assert run.state.is_failed()
+    assert str(run.state.message).startswith(f"InvalidRequestContent: {next(iter(parameters))}: ")
+    assert run.parameters == {}
+    told = [str(run.state.message), run.name, *_log_of(prefect, run)]
+    assert not [line for line in told if "\n" in line or "ada" in line.lower()]
+
+
 def test_a_copy_is_started_once_while_its_run_waits(prefect: SyncPrefectClient) -> None:
     """advance-jobs finds a due copy every minute; one run of it is enough."""
     (described,) = [each for each in deployments(Settings()) if each.name == "import-drives"]

@@ -25,7 +25,7 @@ from models.copy_logs import (
     read_copy_log,
     write_copy_log,
 )
-from models.errors import DriveError
+from models.errors import CopyLogError
 from models.manifests import ImportDisposition, xml_can_hold
 
 MD5: Final = "0123456789ABCDEF0123456789ABCDEF"
@@ -184,7 +184,7 @@ LIES: Final = {
 @pytest.mark.parametrize(("xml", "text"), LIES.values(), ids=LIES)
 def test_what_is_no_whole_log_is_refused(xml: str, text: str) -> None:
     """And told by position, with no name from it."""
-    with pytest.raises(DriveError, match=text) as error:
+    with pytest.raises(CopyLogError, match=text) as error:
         read(xml.encode())
     assert "a.jpg" not in str(error.value)
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import ManifestError
+from models.manifest_reader import check_manifest, iterate_blobs
 from models.manifests import (
     BLOCK_BYTES_MAX,
     BLOCKS_MAX,
@@ -21,8 +22,6 @@ from models.manifests import (
     ImportDisposition,
     ManifestWriter,
     PageRange,
-    check_manifest,
-    iterate_blobs,
     require_file_path,
     split_blob_path,
     xml_can_hold,

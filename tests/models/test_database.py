@@ -1,0 +1,258 @@
+"""The database: its tables are those of the models, however often and by however many they are made."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlmodel import Session, SQLModel, select
+
+import models.copies
+import models.runs
+import models.updates  # noqa: F401  importing a module of tables makes its tables known
+from models import database
+from models.database import (
+    database_time,
+    engine,
+    open_engine,
+    reading,
+    require_current_tables,
+    upgrade,
+    writing,
+)
+from models.errors import DatabaseError
+from models.jobs import Job
+from models.lifecycle import JobState
+from models.runs import JobRun
+from models.settings import Settings
+from models.shipping import ReturnAddress
+from tests.builders import job_in
+
+ROOT: Final = Path(__file__).parents[2]
+SECRET: Final = "Ada-Quince-77"  # noqa: S105  made up
+
+
+@pytest.fixture
+def empty_database(any_database: str) -> str:
+    """A database whose tables are gone again."""
+    with engine().begin() as connection:
+        connection.execute(text("DROP TABLE alembic_version"))
+        SQLModel.metadata.drop_all(connection)
+    return any_database
+
+
+def picture(opened: Engine, schema: str | None = None) -> dict[str, Any]:
+    """Describe all tables as the database itself does; automatic names aside."""
+    seen = inspect(opened)
+
+    def told(rows: list[Any], *names: str) -> list[tuple[str, ...]]:
+        return sorted(tuple(str(row.get(name)) for name in names) for row in rows)
+
+    return {
+        table: {
+            "columns": told(seen.get_columns(table, schema), "name", "type", "nullable", "default"),
+            "key": seen.get_pk_constraint(table, schema)["constrained_columns"],
+            "foreign": told(
+                list(seen.get_foreign_keys(table, schema)),
+                *("constrained_columns", "referred_table", "referred_columns", "options"),
+            ),
+            "indexes": told(list(seen.get_indexes(table, schema)), "column_names", "unique"),
+            "unique": told(list(seen.get_unique_constraints(table, schema)), "column_names"),
+            "checks": told(list(seen.get_check_constraints(table, schema)), "name", "sqltext"),
+        }
+        for table in seen.get_table_names(schema)
+        if table != "alembic_version"
+    }
+
+
+def test_models_and_migrations_agree(any_database: str) -> None:
+    """Alembic finds nothing to do, and the tables are the very same as those made from the models.
+
+    The second looks at checks and cascades too, which Alembic does not compare.
+    """
+    with engine().connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, SQLModel.metadata) == []
+    if any_database.startswith("sqlite"):
+        beside = create_engine(any_database.replace(".db", "-beside.db"))
+        SQLModel.metadata.create_all(beside)
+        made = picture(beside)
+        beside.dispose()
+    else:
+        beside = engine().execution_options(schema_translate_map={None: "beside"})
+        with beside.begin() as connection:
+            connection.execute(text("CREATE SCHEMA beside"))
+            SQLModel.metadata.create_all(connection)
+        made = picture(engine(), "beside")
+    found = picture(engine())
+    assert set(found) == set(made) == set(SQLModel.metadata.tables)
+    for table, described in made.items():
+        assert found[table] == described, table
+    assert any("CASCADE" in str(described["foreign"]) for described in found.values())
+    assert any(described["checks"] for described in found.values())
+
+
+def test_an_upgrade_may_be_repeated(any_database: str) -> None:
+    """It says where the tables are, and leaves what is in them."""
+    with writing() as session:
+        job_in(session, JobState.CREATING)
+    assert upgrade(any_database) == upgrade(any_database) == "0001"
+    with reading() as session:
+        assert len(session.exec(select(Job)).all()) == 1
+    require_current_tables()
+
+
+def test_several_may_upgrade_at_once(empty_database: str) -> None:
+    """Four processes that start together on an empty database: all of them find it made."""
+    line = f"from models.database import upgrade; print(upgrade({empty_database!r}))"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", line],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    ends = [(*process.communicate(timeout=60), process.returncode) for process in started]
+    assert [(out.strip(), code) for out, _, code in ends] == [("0001", 0)] * 4, ends
+    require_current_tables()
+
+
+def test_tables_go_and_come_back_the_same(any_database: str) -> None:
+    """Down to nothing and up again."""
+    before = picture(engine())
+    command.downgrade(database._alembic(any_database), "base")
+    assert picture(engine()) == {}
+    with pytest.raises(DatabaseError, match="run 'drivepost database upgrade'"):
+        require_current_tables()
+    upgrade(any_database)
+    assert picture(engine()) == before
+
+
+def test_tables_of_a_newer_version_are_refused(any_database: str) -> None:
+    """By upgrade and by work alike, and nothing is changed."""
+    with engine().begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match="written by a newer Drivepost; install that version"):
+        upgrade(any_database)
+    with pytest.raises(DatabaseError, match="not those of this version"):
+        require_current_tables()
+    with engine().connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
+
+
+def test_a_database_that_does_not_answer_is_told_without_its_address(
+    data_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address may hold a password."""
+    (data_directory / "folder.db").mkdir()
+    for url in (f"postgresql+psycopg://u:{SECRET}@127.0.0.1:1/d", f"sqlite:///{data_directory}/folder.db"):
+        with pytest.raises(DatabaseError, match=r"^the database cannot be opened: OperationalError") as refused:
+            upgrade(url)
+        assert SECRET not in f"{refused.value!r} {refused.value.__cause__!r}"
+        monkeypatch.setenv("DRIVEPOST_DATABASE_URL", url)
+        engine.cache_clear()
+        with pytest.raises(DatabaseError, match="cannot be opened"):
+            require_current_tables()
+        engine.cache_clear()
+
+
+def test_sqlite_keeps_a_log_ahead_minds_foreign_keys_and_waits(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On every connection, not only the first."""
+    for _ in range(2):
+        with open_engine(sqlite, 7).connect() as connection:
+            found = {
+                name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+                for name in ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
+            }
+        assert found == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 7000, "synchronous": 2}
+    orphan = ReturnAddress(
+        job_id=uuid4(), recipient_name="a", street_address_1="a", city="a", postal_code="a", country_or_region="a",
+        phone="a", email="a",
+    )  # fmt: skip
+    with pytest.raises(IntegrityError), writing() as session:
+        session.add(orphan)
+
+
+def test_a_write_waits_for_another_only_so_long(any_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the setting says; a read does not wait at all."""
+    with writing() as session:
+        job_in(session, JobState.CREATING)
+    impatient = open_engine(any_database, 0.2).execution_options(writes=True)
+    with writing() as session:
+        session.connection().execute(text("UPDATE job SET name = 'held'"))
+        begun = datetime.now(UTC)
+        with pytest.raises(DBAPIError), Session(impatient) as other:
+            other.connection().execute(text("UPDATE job SET name = 'other'"))
+        assert timedelta(seconds=0.15) < datetime.now(UTC) - begun < timedelta(seconds=5)
+        with reading() as other:
+            assert [job.name for job in other.exec(select(Job))] == ["job1"]
+    impatient.dispose()
+
+
+def test_what_fails_in_a_write_undoes_all_of_it(any_database: str) -> None:
+    """And what does not fail is there for everyone."""
+
+    def write_and_fail() -> None:
+        with writing() as session:
+            job_in(session, JobState.CREATING)
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
+    with reading() as session:
+        assert session.exec(select(Job)).all() == []
+    with writing() as session:
+        session.add(JobRun(job_id=uuid4(), flow_run_id=uuid4()))
+    with reading() as session:
+        assert len(session.exec(select(JobRun)).all()) == 1
+
+
+def test_the_time_of_the_database_is_aware_and_near(any_database: str) -> None:
+    """And goes on within a transaction."""
+    before = datetime.now(UTC)
+    with writing() as session:
+        first, second = database_time(session), database_time(session)
+    assert first.utcoffset() == timedelta(0)
+    assert first <= second
+    assert abs(first - before) < timedelta(seconds=10)
+
+
+@pytest.mark.parametrize("shown", [str, repr])
+def test_an_error_of_the_database_shows_no_value(any_database: str, shown: Any) -> None:
+    """Neither the parameters, nor the row that PostgreSQL would add."""
+    with writing() as session:
+        job_id = job_in(session, JobState.CREATING)
+    doubled = "INSERT INTO job_run SELECT id, id, :no FROM job UNION ALL SELECT id, id, :no FROM job"
+    emptied = text("UPDATE return_address SET recipient_name = :name, city = NULL")
+    with pytest.raises(IntegrityError) as missing, writing() as session:
+        session.connection().execute(emptied, {"name": SECRET})
+    with pytest.raises(IntegrityError) as twice, writing() as session:
+        session.connection().execute(text(doubled), {"no": False})
+    for error in (missing.value, twice.value):
+        told = " ".join(shown(each) for each in (error, error.orig, error.__cause__, error.__context__))
+        assert SECRET not in told
+        assert str(job_id) not in told
+        assert job_id.hex not in told
+        assert "IntegrityError" in told or "Violation" in told or "constraint" in told
+
+
+def test_settings_and_engine_speak_of_one_database(any_database: str) -> None:
+    """What the setting says is what is opened."""
+    assert Settings().database == any_database
+    assert engine().url.render_as_string(hide_password=False) == any_database

@@ -1,0 +1,159 @@
+"""Settings: an impossible value stops the start, names its variable, and is not repeated."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from models.errors import SettingsError
+from models.settings import Settings, _Fields
+from tests.builders import ACCOUNT
+
+SECRET: Final = "hunter2secret"  # noqa: S105  made up
+
+# Every bound, copied by hand from what each promises: variable -> refused, allowed.
+BOUNDS: Final = {
+    "DATABASE_WAIT_SECONDS_MAX": (["0", "-1", "600.1", "nan", "inf", "x", ""], ["0.1", "600"]),
+    "COPY_LEASE_SECONDS": (["0.9", "3601", "nan", "soon"], ["1", "3600"]),
+    "COPY_POLL_SECONDS": (["0.009", "10.1", "nan"], ["0.01", "10"]),
+    "COPY_STOP_SECONDS_MAX": (["0", "3601"], ["1", "3600"]),
+    "COPY_BATCH_BLOBS": (["0", "10001", "1.5"], ["1", "10000"]),
+    "COPIES_AT_ONCE_MAX": (["0", "65"], ["1", "64"]),
+    "RETENTION_BATCH_ROWS": (["0", "10001", "many"], ["1", "10000"]),
+    "ADVANCE_INTERVAL_SECONDS": (["4.9", "3601"], ["5", "3600"]),
+    "ADVANCE_ROWS": (["0", "10001"], ["1", "10000"]),
+    "HISTORY_RUNS_MAX": (["0", "100001"], ["1", "100000"]),
+    "PREFECT_PORT": (["-1", "65536", "http"], ["0", "65535"]),
+    "RETENTION_CRON": (
+        [
+            *("", "daily", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 24 * * *", "0 3 0 * *", "0 3 * 13 *"),
+            *("0 3 * * 8", "*/0 3 * * *", "5-1 3 * * *", "a b c d e", "0 3 * * *;"),
+        ],
+        ["0 3 * * *", "*/15 0-6,22 1,15 1-12/2 0-7"],
+    ),
+    "DATABASE_URL": (
+        [
+            *(f"mysql://u:{SECRET}@h/d", f"postgresql://u:{SECRET}@h:{SECRET}/d", SECRET),
+            *("sqlite://", "sqlite:///:memory:", "sqlite:///a.db", f"postgresql+asyncpg://u:{SECRET}@h/d"),
+        ],
+        ["", "postgresql://u:p@h:5432/d", "postgres://h/d", "postgresql+psycopg://h/d", "sqlite:////tmp/a.db"],
+    ),
+    "STORES": (
+        [f"{{{SECRET}", "[1]", '{"account1": 5}', f'{{"account1": "{SECRET}"}}'],
+        ["{}", '{"account1": "s3://bucket?key=x"}'],
+    ),
+    "DATA_DIRECTORY": (["data", "./data"], ["/srv/data"]),
+    "BAY_DIRECTORY": (["bay"], ["/srv/bay"]),
+    "INTAKE_DIRECTORY": (["intake"], ["/srv/intake"]),
+    "LOCATIONS_FILE": (["locations.json"], ["/srv/locations.json"]),
+    "DEFAULT_STORE": ([SECRET, "/srv/blobs"], ["", "file:///srv/blobs", "az://x"]),
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment that says nothing but where the data are."""
+    for name in [name for name in os.environ if name.startswith("DRIVEPOST_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DRIVEPOST_DATA_DIRECTORY", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_an_impossible_value_stops_the_start(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text names the variable and does not repeat the value; what is at the bound passes."""
+    refused, allowed = BOUNDS[name]
+    for value in refused:
+        monkeypatch.setenv(f"DRIVEPOST_{name}", value)
+        with pytest.raises(SettingsError, match=f"^DRIVEPOST_{name}: .+") as error:
+            Settings()
+        assert SECRET not in f"{error.value} {error.value!r} {error.value.__cause__!r}"
+    for value in allowed:
+        monkeypatch.setenv(f"DRIVEPOST_{name}", value)
+        assert Settings()
+
+
+def test_every_impossible_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One start is enough to set them right."""
+    for name in ("PREFECT_PORT", "ADVANCE_ROWS", "DEFAULT_STORE"):
+        monkeypatch.setenv(f"DRIVEPOST_{name}", SECRET)
+    with pytest.raises(SettingsError) as error:
+        Settings()
+    for name in ("PREFECT_PORT", "ADVANCE_ROWS", "DEFAULT_STORE"):
+        assert f"DRIVEPOST_{name}: " in str(error.value)
+    assert error.value.code == "SettingsInvalid"
+
+
+def test_a_lease_outlives_two_looks_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a copy that is alive would be taken for dead."""
+    monkeypatch.setenv("DRIVEPOST_COPY_POLL_SECONDS", "5")
+    monkeypatch.setenv("DRIVEPOST_COPY_LEASE_SECONDS", "9.9")
+    with pytest.raises(SettingsError, match=r"^DRIVEPOST_COPY_LEASE_SECONDS: must be at least twice"):
+        Settings()
+    monkeypatch.setenv("DRIVEPOST_COPY_LEASE_SECONDS", "10")
+    assert Settings().copy_lease_seconds == 10
+
+
+def test_every_setting_is_said_in_a_line_and_has_a_test_of_its_bounds() -> None:
+    """A new one is not forgotten."""
+    paths = {"DATA_DIRECTORY", "BAY_DIRECTORY", "INTAKE_DIRECTORY", "LOCATIONS_FILE"}
+    assert {name.upper() for name in _Fields.model_fields} <= set(BOUNDS) | paths
+    for name, field in _Fields.model_fields.items():
+        assert field.description, name
+        assert len(field.description) < 130, name
+        assert field.description.endswith("."), name
+
+
+def test_the_default_keeps_everything_in_the_data_directory(folder: Path) -> None:
+    """Database, bay, intake and store."""
+    settings = Settings()
+    assert settings.database == f"sqlite:///{folder}/drivepost.db"
+    assert (settings.bay, settings.intake) == (folder / "bay", folder / "intake")
+    assert settings.store_address(ACCOUNT) == f"file://{folder}/store/account1/{{container}}"
+
+
+def test_the_bay_and_the_intake_may_be_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a mount of their own."""
+    monkeypatch.setenv("DRIVEPOST_BAY_DIRECTORY", "/media")
+    monkeypatch.setenv("DRIVEPOST_INTAKE_DIRECTORY", str(tmp_path / "in"))
+    assert (Settings().bay, Settings().intake) == (Path("/media"), tmp_path / "in")
+
+
+@pytest.mark.parametrize("url", ["postgres://u:p%40x@h/d", "postgresql://u:p%40x@h/d"])
+def test_a_database_address_gets_its_driver_and_keeps_its_password(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the driver needs it."""
+    monkeypatch.setenv("DRIVEPOST_DATABASE_URL", url)
+    assert Settings().database == "postgresql+psycopg://u:p%40x@h/d"
+
+
+@pytest.mark.parametrize(
+    ("stores", "default", "address"),
+    [
+        ("{}", "file:///srv", "file:///srv/account1/{container}"),
+        ("{}", "file:///srv/", "file:///srv/account1/{container}"),
+        ("{}", "s3://b-{account}", "s3://b-account1/{container}"),
+        ("{}", "az://{container}?account={account}", "az://{container}?account=account1"),
+        ('{"account1": "s3://mine"}', "file:///srv", "s3://mine/{container}"),
+        ('{"ACCOUNT1": "s3://mine/{container}/x"}', "", "s3://mine/{container}/x"),
+        (f'{{"{ACCOUNT.upper()}": "s3://full", "account1": "s3://short"}}', "", "s3://full/{container}"),
+        ('{"account2": "s3://other"}', "file:///srv", "file:///srv/account1/{container}"),
+    ],
+)
+def test_a_storage_account_has_one_address(
+    stores: str, default: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its resource id, else its name, else the default; in any case of letters."""
+    monkeypatch.setenv("DRIVEPOST_STORES", stores)
+    monkeypatch.setenv("DRIVEPOST_DEFAULT_STORE", default)
+    for account in (ACCOUNT, ACCOUNT.upper()):
+        assert Settings().store_address(account) == address
+
+
+def test_settings_do_not_change_under_way() -> None:
+    """What was read holds."""
+    settings = Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.prefect_port = 1  # type: ignore[misc]

@@ -1,0 +1,804 @@
+"""The blobs of a drive: equal to their files, under the names settled for them, and whole or not at all."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+from uuid import UUID
+
+import pytest
+from prefect.client.schemas.objects import State
+
+from flows.import_drives import import_drives
+from models.copies import DriveCopy
+from models.copy_logs import (
+    AttachedStatus,
+    BlobStatus,
+    BlockStatus,
+    CopyLog,
+    DispositionStatus,
+    DriveStatus,
+    LoggedBlob,
+    read_copy_log,
+)
+from models.database import reading
+from models.errors import StoreError
+from models.jobs import read_job
+from models.lifecycle import DriveState, JobState
+from models.manifests import BLOCK_BYTES_MAX, AttachedFile, ImportDisposition
+from tasks.blobs import BlobCopier
+from tasks.mounts import find_file
+from tasks.stores import Container
+from tests.builders import (
+    Listed,
+    drive_of,
+    logs_of,
+    make_source,
+    mount_by_hand,
+    random_bytes,
+    received_by_hand,
+    received_job,
+    received_of_entries,
+    run_out,
+    stored,
+)
+
+pytestmark = pytest.mark.usefixtures("plain_acts")
+
+_KEEP, _OVER, _RENAME = ImportDisposition.NO_OVERWRITE, ImportDisposition.OVERWRITE, ImportDisposition.RENAME
+_B: Final = BLOCK_BYTES_MAX
+
+
+def copied(job_id: UUID) -> State[Any]:
+    """Copy a job to its end."""
+    ended = import_drives.fn(str(job_id))
+    assert ended.is_completed(), ended.message
+    return ended
+
+
+def log_of(data_directory: Path, place: int = 0, kind: str = "error") -> CopyLog:
+    """Read a copy log from the store."""
+    with logs_of(data_directory, kind)[place].open("rb") as stream:
+        return read_copy_log(stream)
+
+
+def put(data_directory: Path, name: str, data: bytes = b"theirs", container: str = "data") -> None:
+    """Let the customer have a blob of that name."""
+    make_source(data_directory / "store" / "account1" / container, {name: data})
+
+
+# -- content ---------------------------------------------------------------------------------------------
+
+LENGTHS: Final = {
+    "0": 0,
+    "1": 1,
+    "a block less one": _B - 1,
+    "a block": _B,
+    "a block and one": _B + 1,
+    "two blocks": 2 * _B,
+    "three blocks and seven": 3 * _B + 7,
+}
+ODD_NAMES: Final = (
+    "a/deep/er/folder/file.txt",
+    "ä ö/日本.txt",
+    "a%20b",
+    "100%.txt",
+    "a#b?c&d=e",
+    "'quoted' \"twice\".txt",
+    " leading and trailing ",
+    "trailing.",
+    ".hidden",
+    "..two dots",
+    "[brackets] {braces} *",
+    "<angles> & co.xml",
+    "no-extension",
+    "x" * 200,
+)
+
+
+def test_every_length_arrives_as_it_is(data_directory: Path, any_database: str) -> None:
+    """Empty, one byte, and each side of a block's border."""
+    files = {name: random_bytes(length, length) for name, length in LENGTHS.items()}
+    job_id = received_job(data_directory, {"SERIAL1": files})
+    copied(job_id)
+    assert stored(data_directory) == {f"data/{name}": data for name, data in files.items()}
+    total = sum(LENGTHS.values())
+    assert (drive_of(job_id).bytes_succeeded, drive_of(job_id).bytes_total) == (total, total)
+
+
+def test_odd_names_arrive_as_they_are(data_directory: Path, sqlite: str) -> None:
+    """Nested, in other scripts, with what addresses and patterns take for their own."""
+    files = {name: name.encode() for name in ODD_NAMES}
+    job_id = received_job(data_directory, {"SERIAL1": files})
+    copied(job_id)
+    assert stored(data_directory) == {f"data/{name}": data for name, data in files.items()}
+
+
+def test_a_clean_drive_has_an_error_log_without_blobs(data_directory: Path, sqlite: str) -> None:
+    """The log is there and says Completed."""
+    job_id = received_job(data_directory, {"SERIAL1": {"a": b"a", "b": random_bytes(_B + 1)}})
+    copied(job_id)
+    assert log_of(data_directory) == CopyLog("SERIAL1", [], DriveStatus.COMPLETED)
+    drive = drive_of(job_id)
+    assert drive.state is DriveState.COMPLETED
+    assert drive.error_log_uri == logs_of(data_directory)[0].as_uri()
+    assert drive.verbose_log_uri is drive.manifest_uri is None
+
+
+def test_blobs_of_many_containers_and_of_the_root_arrive(data_directory: Path, sqlite: str) -> None:
+    """A path without a slash lies in `$root`; big ones leave nothing in any container."""
+    big = random_bytes(_B + 1)
+    listed = [Listed("one/a", big), Listed("two/a", big), Listed("alone", big), Listed("$root/named", b"n")]
+    copied(received_by_hand(data_directory, {"SERIAL1": listed}))
+    assert stored(data_directory) == {"one/a": big, "two/a": big, "$root/alone": big, "$root/named": b"n"}
+
+
+# -- names that are taken --------------------------------------------------------------------------------
+
+
+def told(data_directory: Path) -> dict[str, tuple[BlobStatus, DispositionStatus | None]]:
+    """Read what the error log says of each file."""
+    return {blob.file_path: (blob.status, blob.disposition_status) for blob in log_of(data_directory).blobs}
+
+
+@pytest.mark.parametrize("length", [3, _B + 3], ids=["one block", "two blocks"])
+@pytest.mark.parametrize(
+    ("disposition", "status", "names"),
+    [
+        (_KEEP, DispositionStatus.SKIPPED, {"a.jpg": b"theirs"}),
+        (_OVER, DispositionStatus.OVERWRITTEN, {"a.jpg": b"ours"}),
+        (_RENAME, DispositionStatus.RENAMED, {"a.jpg": b"theirs", "a (2).jpg": b"ours"}),
+    ],
+    ids=["no-overwrite", "overwrite", "rename"],
+)
+def test_a_taken_name_is_kept_overwritten_or_renamed(
+    data_directory: Path,
+    sqlite: str,
+    disposition: ImportDisposition,
+    status: DispositionStatus,
+    names: dict[str, bytes],
+    length: int,
+) -> None:
+    """As the manifest asks, and the log tells which; what was skipped was not copied."""
+    ours = random_bytes(length)
+    put(data_directory, "a.jpg")
+    job_id = received_by_hand(data_directory, {"SERIAL1": [Listed("data/a.jpg", ours, disposition)]})
+    copied(job_id)
+    wanted = {f"data/{name}": ours if data == b"ours" else data for name, data in names.items()}
+    assert stored(data_directory) == wanted
+    assert told(data_directory) == {"files\\0": (BlobStatus.COMPLETED, status)}
+    drive = drive_of(job_id)
+    assert drive.bytes_succeeded == (0 if status is DispositionStatus.SKIPPED else length)
+    assert (drive.state, drive.copy_status) == (
+        DriveState.COMPLETED_MORE_INFO,
+        DriveStatus.COMPLETED_WITH_WARNINGS,
+    )
+
+
+@pytest.mark.parametrize("disposition", ImportDisposition)
+def test_a_free_name_is_simply_taken(data_directory: Path, sqlite: str, disposition: ImportDisposition) -> None:
+    """Whatever the manifest says of taken ones; a neighbour's blob stays as it is."""
+    put(data_directory, "b.jpg")
+    copied(received_by_hand(data_directory, {"SERIAL1": [Listed("data/a.jpg", b"ours", disposition)]}))
+    assert stored(data_directory) == {"data/a.jpg": b"ours", "data/b.jpg": b"theirs"}
+    assert told(data_directory) == {}
+
+
+RENAMES: Final = {
+    "Seattle.jpg": "Seattle (2).jpg",
+    "trip/Seattle.jpg": "trip/Seattle (2).jpg",
+    "no-extension": "no-extension (2)",
+    "dotted.folder/name": "dotted.folder/name (2)",
+    ".hidden": ".hidden (2)",
+    "archive.tar.gz": "archive.tar (2).gz",
+    "Seattle (2).jpg": "Seattle (2) (2).jpg",
+    "ends with dot.": "ends with dot (2).",
+}
+
+
+@pytest.mark.parametrize(("name", "renamed"), RENAMES.items())
+def test_a_renamed_blob_has_its_number_before_the_extension(
+    data_directory: Path, sqlite: str, name: str, renamed: str
+) -> None:
+    """By the rule of the specification's section 7."""
+    put(data_directory, name)
+    copied(received_by_hand(data_directory, {"SERIAL1": [Listed(f"data/{name}", b"ours")]}))
+    assert stored(data_directory) == {f"data/{name}": b"theirs", f"data/{renamed}": b"ours"}
+
+
+def test_numbers_are_counted_until_one_is_free(data_directory: Path, sqlite: str) -> None:
+    """(2) and (3) are taken, so (4) it is."""
+    for name in ("a.jpg", "a (2).jpg", "a (3).jpg"):
+        put(data_directory, name)
+    copied(received_by_hand(data_directory, {"SERIAL1": [Listed("data/a.jpg", b"ours")]}))
+    assert stored(data_directory)["data/a (4).jpg"] == b"ours"
+    assert len(stored(data_directory)) == 4
+
+
+@pytest.mark.parametrize("batch_blobs", [1, 64])
+def test_blobs_of_one_manifest_with_the_same_path_are_all_there(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, batch_blobs: int
+) -> None:
+    """Whether their names are settled together or one after the other."""
+    monkeypatch.setenv("DRIVEPOST_COPY_BATCH_BLOBS", str(batch_blobs))
+    listed = [Listed("data/a.jpg", data) for data in (b"1", b"2", b"3")]
+    copied(received_by_hand(data_directory, {"SERIAL1": listed}))
+    assert stored(data_directory) == {"data/a.jpg": b"1", "data/a (2).jpg": b"2", "data/a (3).jpg": b"3"}
+    renamed = (BlobStatus.COMPLETED, DispositionStatus.RENAMED)
+    assert told(data_directory) == {"files\\1": renamed, "files\\2": renamed}
+
+
+@pytest.mark.parametrize("batch_blobs", [1, 64])
+@pytest.mark.parametrize(("disposition", "stays"), [(_KEEP, b"1"), (_OVER, b"2")])
+def test_the_second_of_two_same_paths_yields_or_wins_as_it_asks(
+    data_directory: Path,
+    sqlite: str,
+    monkeypatch: pytest.MonkeyPatch,
+    disposition: ImportDisposition,
+    stays: bytes,
+    batch_blobs: int,
+) -> None:
+    """No-overwrite leaves the first, overwrite takes its place."""
+    monkeypatch.setenv("DRIVEPOST_COPY_BATCH_BLOBS", str(batch_blobs))
+    listed = [Listed("data/a", data, disposition) for data in (b"1", b"2")]
+    copied(received_by_hand(data_directory, {"SERIAL1": listed}))
+    assert stored(data_directory) == {"data/a": stays}
+
+
+def taken_after_settling(monkeypatch: pytest.MonkeyPatch, data_directory: Path, names: dict[str, bytes]) -> None:
+    """Let somebody take names in the moment after those of the first batch were settled."""
+    settle = BlobCopier._settle
+
+    def settle_then_lose(copier: BlobCopier, batch: Any) -> Any:
+        plans = settle(copier, batch)
+        for name, data in names.items():
+            put(data_directory, name, data)
+        return plans
+
+    monkeypatch.setattr(BlobCopier, "_settle", settle_then_lose)
+
+
+@pytest.mark.parametrize("length", [3, _B + 3], ids=["one block", "two blocks"])
+@pytest.mark.parametrize(
+    ("disposition", "names"),
+    [
+        (_KEEP, {"a.jpg": b"theirs"}),
+        (_OVER, {"a.jpg": b"ours"}),
+        (_RENAME, {"a.jpg": b"theirs", "a (2).jpg": b"ours"}),
+    ],
+    ids=["no-overwrite", "overwrite", "rename"],
+)
+def test_a_name_taken_after_it_was_settled_is_settled_anew(
+    data_directory: Path,
+    sqlite: str,
+    monkeypatch: pytest.MonkeyPatch,
+    disposition: ImportDisposition,
+    names: dict[str, bytes],
+    length: int,
+) -> None:
+    """Somebody else's blob is overwritten only where the manifest says so; nothing half written is left."""
+    ours = random_bytes(length)
+    taken_after_settling(monkeypatch, data_directory, {"a.jpg": b"theirs"})
+    copied(received_by_hand(data_directory, {"SERIAL1": [Listed("data/a.jpg", ours, disposition)]}))
+    wanted = {f"data/{name}": ours if data == b"ours" else data for name, data in names.items()}
+    assert stored(data_directory) == wanted
+
+
+def test_a_name_settled_anew_leaves_alone_what_was_settled_for_the_next_blob(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`a (2)` belongs to the second blob of the batch, though the first looks for a name."""
+    taken_after_settling(monkeypatch, data_directory, {"a": b"theirs"})
+    listed = [Listed("data/a", b"first"), Listed("data/a (2)", b"second", _OVER)]
+    copied(received_by_hand(data_directory, {"SERIAL1": listed}))
+    assert stored(data_directory) == {"data/a": b"theirs", "data/a (2)": b"second", "data/a (3)": b"first"}
+
+
+def test_a_name_that_is_taken_again_and_again_is_told_as_rename_failed(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is overwritten, and the next blob is copied."""
+    settle_one = BlobCopier._settle_one
+
+    def always_too_late(copier: BlobCopier, blob: Any, taken: set[str]) -> Any:
+        plan = settle_one(copier, blob, taken)
+        if blob.blob_path == "data/a":
+            put(data_directory, plan.path.removeprefix("data/"))
+        return plan
+
+    monkeypatch.setattr(BlobCopier, "_settle_one", always_too_late)
+    copied(received_by_hand(data_directory, {"SERIAL1": [Listed("data/a", b"ours"), Listed("data/b", b"b")]}))
+    assert stored(data_directory) == {"data/a": b"theirs", "data/a (2)": b"theirs", "data/b": b"b"}
+    assert told(data_directory) == {"files\\0": (BlobStatus.RENAME_FAILED, DispositionStatus.CANCELLED)}
+
+
+# -- what cannot be copied -------------------------------------------------------------------------------
+
+_SMALL: Final = b"0123456789"
+_BIG: Final = random_bytes(3 * _B + 5, 7)
+
+
+def _flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def failed_blob(
+    data_directory: Path,
+    data: bytes = _SMALL,
+    on_drive: bytes | None = None,
+    spoil: Callable[[Path], None] | None = None,
+    **listed: Any,
+) -> LoggedBlob:
+    """Copy a drive whose second blob is bad; its neighbours arrive, it does not, and its log entry is given."""
+    good = random_bytes(_B + 1)
+    bad = Listed("data/bad", data, on_drive=on_drive, file="bad file", **listed)
+    entry = mount_by_hand(data_directory, "SERIAL1", [Listed("data/1", good), bad, Listed("data/3", b"3")])
+    if spoil:
+        spoil(data_directory / "bay" / "SERIAL1" / "bad file")
+    job_id = received_of_entries([entry])
+    copied(job_id)
+    assert stored(data_directory) == {"data/1": good, "data/3": b"3"}, "only the good ones are there"
+    log, drive = log_of(data_directory), drive_of(job_id)
+    assert (drive.state, drive.copy_status, log.status) == (
+        DriveState.COMPLETED_MORE_INFO,
+        DriveStatus.COMPLETED_WITH_ERRORS,
+        DriveStatus.COMPLETED_WITH_ERRORS,
+    )
+    assert drive.bytes_succeeded == len(good) + 1
+    (blob,) = log.blobs
+    assert (blob.blob_path, blob.file_path, blob.length) == ("data/bad", "bad file", len(data))
+    assert blob.disposition_status is DispositionStatus.CANCELLED
+    return blob
+
+
+@pytest.mark.parametrize("at", [0, _B, 2 * _B + 17, 3 * _B + 4])
+def test_a_corrupted_block_never_counts(data_directory: Path, sqlite: str, at: int) -> None:
+    """One bit in any block: that block is Corrupted, the others are Uncommitted, the blob is not there."""
+    blob = failed_blob(data_directory, _BIG, _flip(_BIG, at))
+    assert blob.status is BlobStatus.COMPLETED_WITH_ERRORS
+    statuses = [BlockStatus.UNCOMMITTED] * 4
+    statuses[at // _B] = BlockStatus.CORRUPTED
+    assert [block.status for block in blob.blocks] == statuses
+
+
+def test_a_corrupted_small_file_never_counts(data_directory: Path, sqlite: str) -> None:
+    """The only block is Corrupted."""
+    blob = failed_blob(data_directory, _SMALL, _flip(_SMALL, 3))
+    assert blob.status is BlobStatus.COMPLETED_WITH_ERRORS
+    assert [block.status for block in blob.blocks] == [BlockStatus.CORRUPTED]
+
+
+@pytest.mark.parametrize(
+    ("data", "keep", "block"), [(_SMALL, 9, 0), (_SMALL, 0, 0), (_BIG, 2 * _B, 2), (_BIG, len(_BIG) - 1, 3)]
+)
+def test_a_truncated_file_is_told_where_it_ends(
+    data_directory: Path, sqlite: str, data: bytes, keep: int, block: int
+) -> None:
+    """The block that the file does not fill is FileUnexpectedEnd."""
+    blob = failed_blob(data_directory, data, data[:keep])
+    assert blob.status is BlobStatus.COMPLETED_WITH_ERRORS
+    assert [each.status for each in blob.blocks].index(BlockStatus.FILE_UNEXPECTED_END) == block
+
+
+@pytest.mark.parametrize("data", [b"", _SMALL, _BIG], ids=["empty", "small", "big"])
+def test_a_longer_file_is_not_the_one_that_is_listed(data_directory: Path, sqlite: str, data: bytes) -> None:
+    """One byte too many, though all listed blocks would be right."""
+    assert failed_blob(data_directory, data, data + b"!").status is BlobStatus.FAILED
+
+
+def _directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def _pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def _link_out(file: Path) -> None:
+    secret = file.parents[2] / "secret"
+    secret.write_bytes(_SMALL)
+    file.unlink()
+    file.symlink_to(secret)
+
+
+def _link_in_circles(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status"),
+    [
+        (Path.unlink, BlobStatus.FILE_NOT_FOUND),
+        (_directory, BlobStatus.FILE_NOT_FOUND),
+        (_pipe, BlobStatus.FILE_NOT_FOUND),
+        (_link_out, BlobStatus.FILE_NOT_FOUND),
+    ],
+    ids=["missing", "directory", "pipe", "link out of the drive"],
+)
+def test_what_is_no_file_of_the_drive_is_told(
+    data_directory: Path, sqlite: str, spoil: Callable[[Path], None], status: BlobStatus
+) -> None:
+    """What lies outside the drive is not read, even where its content would be right."""
+    assert failed_blob(data_directory, spoil=spoil).status is status
+
+
+def test_a_link_in_circles_fails_its_blob_alone(data_directory: Path, sqlite: str) -> None:
+    """Python names it differently from version to version."""
+    status = failed_blob(data_directory, spoil=_link_in_circles).status
+    assert status in {BlobStatus.FILE_NOT_FOUND, BlobStatus.IO_FAILED}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(PermissionError(13, "no"), BlobStatus.FILE_ACCESS_DENIED), (OSError(5, "I/O"), BlobStatus.IO_FAILED)],
+)
+def test_a_file_that_cannot_be_opened_is_told(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, error: OSError, status: BlobStatus
+) -> None:
+    """By why; tests may run as root, who may read everything, so the refusal is made."""
+    really_open = Path.open
+
+    def refuse(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path.name == "bad file" and args == ("rb",):
+            raise error
+        return really_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert failed_blob(data_directory).status is status
+
+
+def test_a_block_that_cannot_be_read_is_told(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector in the second block of four."""
+    really_open = Path.open
+
+    class BadSector:
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def __enter__(self) -> "BadSector":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._file.close()
+
+        def seek(self, offset: int) -> None:
+            self._file.seek(offset)
+
+        def read(self, length: int) -> bytes:
+            if self._file.tell() == _B:
+                raise OSError(5, "I/O")
+            data: bytes = self._file.read(length)
+            return data
+
+    def opened(path: Path, *args: Any, **kwargs: Any) -> Any:
+        file = really_open(path, *args, **kwargs)
+        return BadSector(file) if path.name == "bad file" and args == ("rb",) else file
+
+    monkeypatch.setattr(Path, "open", opened)
+    blob = failed_blob(data_directory, _BIG)
+    assert blob.status is BlobStatus.IO_FAILED
+    assert [block.status for block in blob.blocks].index(BlockStatus.IO_FAILED) == 1
+
+
+def test_a_page_blob_is_told_as_failed(data_directory: Path, sqlite: str) -> None:
+    """Page ranges are not copied yet; better told than half done."""
+    assert failed_blob(data_directory, bytes(512), is_page_blob=True).status is BlobStatus.FAILED
+
+
+@pytest.mark.parametrize("name", [".drivepost/x", ".drivepost"])
+def test_a_blob_may_not_be_named_as_what_is_laid_aside(data_directory: Path, sqlite: str, name: str) -> None:
+    """It is told, and the big blobs after it can be laid aside all the same."""
+    big = random_bytes(_B + 1)
+    listed = [Listed(f"data/{name}"), Listed("data/big", big)]
+    copied(received_by_hand(data_directory, {"SERIAL1": listed}))
+    assert stored(data_directory) == {"data/big": big}
+    assert told(data_directory) == {"files\\0": (BlobStatus.FILE_NAME_INVALID, DispositionStatus.CANCELLED)}
+
+
+@pytest.mark.parametrize("name", ["x#1", "y" * 256, "1/below a blob"])
+def test_a_name_that_the_store_cannot_hold_is_told(data_directory: Path, sqlite: str, name: str) -> None:
+    """The folder store knows no blob below a blob, no `#1`, no part over 255 bytes; the others go on."""
+    listed = [Listed("data/1"), Listed(f"data/{name}"), Listed("data/3")]
+    copied(received_by_hand(data_directory, {"SERIAL1": listed}))
+    assert stored(data_directory) == {"data/1": b"x", "data/3": b"x"}
+    failed = (BlobStatus.BLOB_REQUEST_FAILED, DispositionStatus.CANCELLED)
+    assert told(data_directory) == {"files\\1": failed}
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd", "..\\..\\secret", "..\\SERIAL2\\a", "x\0y", ""])
+def test_nothing_outside_of_a_drive_is_found(data_directory: Path, place: str) -> None:
+    """Whatever a manifest or a job may name."""
+    make_source(data_directory / "bay", {"SERIAL1/a": b"", "SERIAL2/a": b""})
+    make_source(data_directory, {"secret": b""})
+    with pytest.raises(FileNotFoundError):
+        find_file(data_directory / "bay" / "SERIAL1", place)
+
+
+def test_a_link_within_the_drive_is_followed(data_directory: Path) -> None:
+    """It is the drive's own."""
+    drive = make_source(data_directory / "bay" / "SERIAL1", {"folder/a": b"a"})
+    (drive / "link").symlink_to("folder/a")
+    assert find_file(drive, "\\link").read_bytes() == b"a"
+
+
+def test_metadata_and_properties_that_are_not_written_are_told(data_directory: Path, sqlite: str) -> None:
+    """Failed where the blob arrived without them, Cancelled where it was skipped; the blob itself is there."""
+    put(data_directory, "taken")
+    attached = AttachedFile("meta.xml", "0" * 32)
+    listed = [
+        Listed("data/a", b"a", metadata=attached, properties=attached),
+        Listed("data/taken", b"b", _KEEP, metadata=attached),
+    ]
+    job_id = received_by_hand(data_directory, {"SERIAL1": listed})
+    copied(job_id)
+    assert stored(data_directory) == {"data/a": b"a", "data/taken": b"theirs"}
+    log = log_of(data_directory)
+    assert [(blob.status, blob.metadata_status, blob.properties_status) for blob in log.blobs] == [
+        (BlobStatus.COMPLETED, AttachedStatus.FAILED, AttachedStatus.FAILED),
+        (BlobStatus.COMPLETED, AttachedStatus.CANCELLED, None),
+    ]
+    assert drive_of(job_id).copy_status is DriveStatus.COMPLETED_WITH_WARNINGS
+
+
+def test_a_failed_blob_is_logged_by_the_path_it_was_to_have(data_directory: Path, sqlite: str) -> None:
+    """Not by one that was looked for it and never used."""
+    put(data_directory, "a")
+    listed = [Listed("data/a", b"ours", on_drive=b"Ours")]
+    copied(received_by_hand(data_directory, {"SERIAL1": listed}))
+    assert [blob.blob_path for blob in log_of(data_directory).blobs] == ["data/a"]
+
+
+# -- the store -------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_refuses_one_blob_fails_that_blob_alone(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others go on, and the log tells."""
+    really_put = Container.put
+
+    def refuse(container: Container, path: str, data: Any, staging: str, *, overwrite: bool) -> None:
+        if path == "bad":
+            raise StoreError("the store refused: Test")
+        really_put(container, path, data, staging, overwrite=overwrite)
+
+    monkeypatch.setattr(Container, "put", refuse)
+    assert failed_blob(data_directory).status is BlobStatus.BLOB_REQUEST_FAILED
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5])
+def test_a_store_that_is_away_loses_nothing(
+    data_directory: Path, any_database: str, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """The run ends as StoreFailed and gives its lease back; a later one completes, and no blob is told of."""
+    files = {"a": b"a", "b": random_bytes(3 * _B), "c": b"c"}
+    job_id = received_job(data_directory, {"SERIAL1": files})
+    really_put, puts = Container._put, 0
+
+    def go_away(container: Container, path: str, data: Any, *, overwrite: bool) -> None:
+        nonlocal puts
+        puts += 1
+        if puts > after:
+            raise StoreError("the store refused: Test")
+        really_put(container, path, data, overwrite=overwrite)
+
+    with monkeypatch.context() as away:
+        away.setattr(Container, "_put", go_away)
+        ended = import_drives.fn(str(job_id))
+    assert ended.is_failed()
+    assert (ended.message or "").startswith("StoreFailed: ")
+    with reading() as session:
+        assert read_job(session, job_id).copy_lease_until is None
+    copied(job_id)
+    assert stored(data_directory) == {f"data/{name}": data for name, data in files.items()}
+    assert log_of(data_directory) == CopyLog("SERIAL1", [], DriveStatus.COMPLETED)
+
+
+def test_a_store_that_is_full_loses_nothing(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It still takes what is empty; that does not make every blob a bad one."""
+    job_id = received_job(data_directory, {"SERIAL1": {"a": b"a", "b": b"b"}})
+    really_put = Container._put
+
+    def no_room(container: Container, path: str, data: Any, *, overwrite: bool) -> None:
+        if data:
+            raise StoreError("the store refused: Test")
+        really_put(container, path, data, overwrite=overwrite)
+
+    with monkeypatch.context() as full:
+        full.setattr(Container, "_put", no_room)
+        assert (import_drives.fn(str(job_id)).message or "").startswith("StoreFailed: ")
+    copied(job_id)
+    assert log_of(data_directory) == CopyLog("SERIAL1", [], DriveStatus.COMPLETED)
+
+
+@pytest.mark.parametrize("call", ["put", "rename", "open_writer"])
+def test_a_container_that_is_gone_is_told_as_a_store_that_fails(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Stores in a cloud answer "not found" to a write; the drive waits, and is not given up."""
+    job_id = received_job(data_directory, {"SERIAL1": {"a": random_bytes(_B + 1)}})
+
+    def not_found(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("container")
+
+    with monkeypatch.context() as gone:
+        gone.setattr(f"tasks.stores.obstore.{call}", not_found)
+        gone.setattr(Container, "discard", lambda *_: None)
+        gone.setattr(BlobCopier, "_require_store", not_there)
+        assert (import_drives.fn(str(job_id)).message or "").startswith("StoreFailed: ")
+    assert drive_of(job_id).state is DriveState.TRANSFERRING
+    copied(job_id)
+    assert drive_of(job_id).state is DriveState.COMPLETED
+
+
+def not_there(*_: Any) -> None:
+    """Be a probe of a store that does not answer."""
+    raise StoreError("the store refused: Test")
+
+
+# -- while it is being written ---------------------------------------------------------------------------
+
+
+def watching(data_directory: Path, stop: threading.Event) -> Iterator[tuple[Path, int]]:
+    """Give each file seen under a final name with its size, again and again until the copy is over."""
+    root = data_directory / "store" / "account1" / "data"
+    while not stop.is_set():
+        if not root.exists():
+            continue
+        for entry in os.scandir(root):
+            if entry.is_file() and "#" not in entry.name:
+                yield Path(entry.path), entry.stat().st_size
+
+
+def test_a_blob_is_never_seen_before_it_is_whole(data_directory: Path, sqlite: str) -> None:
+    """Neither a blob of many blocks nor one of a single full block."""
+    files = {"many": random_bytes(8 * _B + 1), "one": random_bytes(_B, 1)}
+    job_id = received_job(data_directory, {"SERIAL1": files})
+    stop, seen = threading.Event(), set[tuple[str, int]]()
+
+    def watch() -> None:
+        seen.update((path.name, size) for path, size in watching(data_directory, stop))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        copied(job_id)
+        time.sleep(0.05)
+    finally:
+        stop.set()
+        watcher.join()
+    assert seen == {(name, len(data)) for name, data in files.items()}
+
+
+def test_progress_grows_and_ends_at_the_total(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written down between blocks and between blobs, and never more than there is."""
+    monkeypatch.setattr("tasks.blobs._RECORD_SECONDS", 0.0)
+    files = {"a": b"a" * 10, "b": random_bytes(4 * _B), "c": b"c" * 10}
+    job_id = received_job(data_directory, {"SERIAL1": files})
+    record, seen = BlobCopier._record, list[int]()
+
+    def look(copier: BlobCopier) -> None:
+        record(copier)
+        seen.append(drive_of(job_id).bytes_succeeded)
+
+    monkeypatch.setattr(BlobCopier, "_record", look)
+    copied(job_id)
+    assert seen == sorted(seen)
+    assert len(set(seen)) >= 6, "blocks of one blob are told one by one"
+    assert seen[-1] == drive_of(job_id).bytes_succeeded == drive_of(job_id).bytes_total == 20 + 4 * _B
+
+
+# -- stopped at any moment -------------------------------------------------------------------------------
+
+
+class Signal(BaseException):
+    """What a SIGTERM becomes in Prefect: an exception that may come between any two lines."""
+
+
+def _raise_at_line(count: int) -> Callable[[FrameType, str, object], Any]:
+    """Make a trace that raises at the `count`-th line that the copy of blobs comes to."""
+    copier_code = {
+        function.__code__
+        for function in (BlobCopier._copy_blob, BlobCopier._write, BlobCopier._write_blocks, BlobCopier._report)
+    }
+    left = count
+
+    def trace_line(_frame: FrameType, event: str, _arg: object) -> Any:
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise Signal
+        return trace_line
+
+    def trace(frame: FrameType, _event: str, _arg: object) -> Any:
+        return trace_line if frame.f_code in copier_code and left > 0 else None
+
+    return trace
+
+
+def test_a_signal_between_any_two_lines_mixes_nothing_up(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, thorough: bool
+) -> None:
+    """Every blob is replaced by its own file and by no other, and counted once."""
+    monkeypatch.setattr("tasks.blobs._RECORD_SECONDS", 0.0)
+    monkeypatch.setattr("models.manifests.BLOCK_BYTES_MAX", 10)
+    monkeypatch.setattr("tests.builders.BLOCK_BYTES_MAX", 10)
+    contents = {"a": b"ours a", "b": b"ours b, of two blocks", "c": b"ours c"}
+    step = 1 if thorough else 7
+    for count in range(1, 400, step):
+        name = f"job{count}"
+        for blob in contents:
+            put(data_directory, f"{name}/{blob}")
+        listed = [Listed(f"data/{name}/{blob}", data, _OVER) for blob, data in contents.items()]
+        job_id = received_by_hand(data_directory, {f"SERIAL{count}": listed}, name)
+        before = sys.gettrace()
+        sys.settrace(_raise_at_line(count))
+        try:
+            import_drives.fn(str(job_id))
+        except Signal:
+            reached = True
+        else:
+            reached = False
+        finally:
+            sys.settrace(before)
+        if not reached:
+            break
+        run_out(job_id)
+        copied(job_id)
+        found = {path: data for path, data in stored(data_directory).items() if path.startswith(f"data/{name}/")}
+        assert found == {f"data/{name}/{blob}": data for blob, data in contents.items()}, count
+        assert drive_of(job_id).bytes_succeeded == sum(map(len, contents.values())), count
+        assert not list((data_directory / "store" / "account1" / "data").rglob(".drivepost/*")), count
+    else:
+        pytest.fail("the copy never came to its end")
+    assert count > 60, "the copy has many lines"
+
+
+def test_a_run_after_a_cut_tells_no_less_than_the_one_before(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks laid aside before the cut still count in the progress after it."""
+    monkeypatch.setattr("tasks.blobs._RECORD_SECONDS", 0.0)
+    job_id = received_job(data_directory, {"SERIAL1": {"a": random_bytes(4 * _B)}})
+    stage, staged = Container.stage_block, 0
+
+    def cut(container: Container, staging: str, index: int, data: bytes) -> None:
+        nonlocal staged
+        if index == 3:
+            raise Signal
+        staged += 1
+        stage(container, staging, index, data)
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr(Container, "stage_block", cut)
+        with pytest.raises(Signal):
+            import_drives.fn(str(job_id))
+    before = drive_of(job_id).bytes_succeeded
+    assert before >= 2 * _B
+    run_out(job_id)
+    record, seen = BlobCopier._record, list[int]()
+
+    def look(copier: BlobCopier) -> None:
+        record(copier)
+        seen.append(drive_of(job_id).bytes_succeeded)
+
+    monkeypatch.setattr(BlobCopier, "_record", look)
+    copied(job_id)
+    assert min(seen) >= before
+    with reading() as session:
+        assert session.get_one(DriveCopy, (job_id, 1)).bytes_committed == 4 * _B
+        assert read_job(session, job_id).state is JobState.PACKAGING
