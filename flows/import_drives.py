@@ -6,7 +6,6 @@ from flows.promises import Ended, JobReference, done, promise, run_id, say, stop
 from models.errors import CancelAcceptedError, DrivepostError, JobChangedError, UnexpectedError
 from models.requests import DRIVES_MAX
 from models.settings import Settings
-from tasks.blobs import CopyLimits
 from tasks.drives import (
     copy_drive,
     discard_half_written_blobs,
@@ -17,6 +16,7 @@ from tasks.drives import (
     take_lease,
 )
 from tasks.jobs import complete_cancelled_job, open_job, storage_account_of
+from tasks.pulse import CopyLimits
 
 
 @promise(

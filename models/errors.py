@@ -233,6 +233,8 @@ class DatabaseError(DrivepostError):
 class UnexpectedError(DrivepostError):
     """A fault of ours, told by its type and place alone: the text of a foreign error may hold a person's data."""
 
+    code = "InternalError"
+
     def __init__(self, kind: str, place: str) -> None:
         super().__init__(f"{kind} at {place}; this is a fault of Drivepost's, please report it")
 

@@ -15,22 +15,19 @@ from uuid import UUID
 from sqlalchemy import update
 from sqlmodel import col
 
-from models.copies import BlobReport, DriveCopy, is_copy_cancelled, renew_copy_lease
+from models.copies import BlobReport, DriveCopy
 from models.copy_logs import AttachedStatus, BlobStatus, BlockStatus, DispositionStatus
-from models.database import database_time, reading, writing
+from models.database import reading, writing
 from models.drives import Drive
 from models.errors import DriveError, StoreError
 from models.manifest_reader import iterate_blobs
 from models.manifests import BLOCK_BYTES_MAX, Blob, Block, ImportDisposition, split_blob_path
 from tasks.mounts import find_file
+from tasks.pulse import CopyCancelledError, Pulse
 from tasks.stores import STAGING, BlobExistsError, Container
 
 _RENAMES_MAX: Final = 10_000
 _RECORD_SECONDS: Final = 1.0
-
-
-class CopyCancelledError(Exception):
-    """The copy heard of a cancel; what it was writing is not whole."""
 
 
 class _BlobFailedError(Exception):
@@ -54,40 +51,31 @@ class _Plan:
         return self.status is DispositionStatus.OVERWRITTEN
 
 
-@dataclass(frozen=True, slots=True)
-class CopyLimits:
-    """How a copy paces itself: seconds, and blobs per settled batch."""
-
-    lease_seconds: float
-    poll_seconds: float
-    batch_blobs: int
-
-
 class BlobCopier:
     """Copies the blobs of one drive, from where an earlier run came to.
 
     Args:
         job_id: the job.
         number: the drive's number in it.
-        token: of the lease on the job's copy.
         folder: where the drive is mounted.
         store_address: the storage account's store, with `{container}` open.
-        limits: how it paces itself.
+        pulse: of the copy, which holds its lease.
+        batch_blobs: how many blobs' names are settled in one write.
     """
 
     def __init__(
-        self, job_id: UUID, number: int, token: int, folder: Path, store_address: str, limits: CopyLimits
+        self, job_id: UUID, number: int, folder: Path, store_address: str, pulse: Pulse, batch_blobs: int
     ) -> None:
         self._job_id = job_id
         self._number = number
-        self._token = token
         self._folder = folder
         self._store_address = store_address
-        self._limits = limits
+        self._pulse = pulse
+        self._batch_blobs = batch_blobs
         self._containers: dict[str, Container] = {}
         self._reports: list[BlobReport] = []
         self._plans: list[_Plan] = []
-        self._last_poll = self._last_record = time.monotonic()
+        self._last_record = time.monotonic()
         with reading() as session:
             begun = session.get_one(DriveCopy, (job_id, number))
             told = session.get_one(Drive, (job_id, number)).bytes_succeeded
@@ -109,7 +97,7 @@ class BlobCopier:
         """
         blobs = islice(iterate_blobs(manifest), self._done, None)
         try:
-            while batch := list(islice(blobs, len(self._inherited) or self._limits.batch_blobs)):
+            while batch := list(islice(blobs, len(self._inherited) or self._batch_blobs)):
                 inherited = bool(self._inherited)
                 self._plans = self._inherited or self._settle(batch)
                 self._inherited = []
@@ -128,9 +116,7 @@ class BlobCopier:
     def _record(self) -> None:
         """Write down how far the copy has come, in one guarded transaction."""
         with writing() as session:
-            now = database_time(session)
-            lease = self._limits.lease_seconds
-            renew_copy_lease(session, self._job_id, self._token, seconds=lease, at=now)
+            self._pulse.renew(session)
             mine = (col(DriveCopy.job_id) == self._job_id, col(DriveCopy.drive_number) == self._number)
             session.connection().execute(
                 update(DriveCopy)
@@ -154,14 +140,9 @@ class BlobCopier:
         self._last_record = time.monotonic()
 
     def _between_blocks(self) -> None:
-        """Hear of a cancel, and say that we are alive; cheap enough to be called at every block."""
-        now = time.monotonic()
-        if now - self._last_poll >= self._limits.poll_seconds:
-            self._last_poll = now
-            with reading() as session:
-                if is_copy_cancelled(session, self._job_id, self._token):
-                    raise CopyCancelledError
-        if now - self._last_record >= min(_RECORD_SECONDS, self._limits.lease_seconds / 4):
+        """Hear of a cancel, say that we are alive, and once a second how far we are."""
+        self._pulse.beat()
+        if time.monotonic() - self._last_record >= _RECORD_SECONDS:
             self._record()
 
     # -- names -----------------------------------------------------------------------------------------
@@ -246,7 +227,7 @@ class BlobCopier:
         if self._plans[0].status is DispositionStatus.SKIPPED:
             return False
         try:
-            if inherited and self._container(container).holds(name, _as_listed(blob)):
+            if inherited and self._container(container).holds(name, self._as_listed(blob)):
                 # The run before was cut between its last byte and its record.
                 self._container(container).discard(self._staging)
                 return True
@@ -271,6 +252,11 @@ class BlobCopier:
             except BlobExistsError:
                 raise _BlobFailedError(BlobStatus.RENAME_FAILED) from None
         return True
+
+    def _as_listed(self, blob: Blob) -> Iterator[tuple[int, int, str]]:
+        for block in blob.blocks:
+            self._between_blocks()
+            yield block.offset, block.length, block.hash
 
     @property
     def _staging(self) -> str:
@@ -350,10 +336,6 @@ def _other_names(path: str) -> Iterator[str]:
     if not stem:
         stem, dot, extension = name, "", ""
     return (f"{folder}{slash}{stem} ({count}){dot}{extension}" for count in range(2, _RENAMES_MAX + 2))
-
-
-def _as_listed(blob: Blob) -> list[tuple[int, int, str]]:
-    return [(block.offset, block.length, block.hash) for block in blob.blocks]
 
 
 def _read_block(file: BinaryIO, blob: Blob, index: int) -> bytes:

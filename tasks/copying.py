@@ -32,8 +32,9 @@ from models.jobs import Job, LogLevel, move, read_job
 from models.lifecycle import Actor, DriveState, JobState, Operation
 from models.manifest_reader import ManifestSummary, check_manifest, iterate_blobs
 from models.manifests import SupportsWrite
-from tasks.blobs import BlobCopier, CopyCancelledError, CopyLimits
+from tasks.blobs import BlobCopier
 from tasks.mounts import drives_in, find_file
+from tasks.pulse import CopyCancelledError, CopyLimits, Pulse, open_pulsing
 from tasks.stores import Container
 
 _LOG_MEMORY_BYTES_MAX: Final = 8 * 2**20
@@ -76,12 +77,14 @@ class DriveCopying:
         """
         try:
             manifest, folder = self._find_manifest(bay)
-            with _opened(manifest) as stream:
+            pulse = Pulse(self.job_id, self._token(), limits)
+            with _opened(manifest, pulse) as stream:
                 self._begin(self._require_manifest(stream).bytes_total)
                 self._back_up(stream)
                 stream.seek(0)
-                copier = BlobCopier(self.job_id, self.number, self._token(), folder, self.store_address, limits)
-                copier.copy(stream)
+                BlobCopier(self.job_id, self.number, folder, self.store_address, pulse, limits.batch_blobs).copy(
+                    stream
+                )
                 self._log_verbosely(stream)
             self.finish()
         except CopyCancelledError:
@@ -234,9 +237,9 @@ class DriveCopying:
             session.add(drive)
 
 
-def _opened(manifest: Path) -> BufferedReader:
+def _opened(manifest: Path, pulse: Pulse) -> BufferedReader:
     try:
-        return manifest.open("rb")
+        return open_pulsing(manifest, pulse.beat)
     except OSError:
         raise ManifestError("ManifestAccessDenied", "the drive's manifest cannot be read") from None
 

@@ -1,5 +1,6 @@
 """Acts on the drives of a job: the look into the bay, the copy, and the way back."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,16 +22,22 @@ from models.copies import (
 from models.copy_logs import DriveStatus
 from models.database import database_time, reading, writing
 from models.drives import drives_of
-from models.errors import CopyStillRunningError, DrivepostError, JobNotFoundError, LeaseLostError
+from models.errors import (
+    CopyStillRunningError,
+    DrivepostError,
+    JobNotFoundError,
+    LeaseLostError,
+    UnexpectedError,
+)
 from models.jobs import finish_cancel, move, read_job
 from models.lifecycle import DRIVE_TO_COPY, Actor, DriveState, JobState
 from models.requests import ReturnRequest, parse
 from models.runs import record_run
 from tasks.acts import act
-from tasks.blobs import CopyLimits
 from tasks.copying import DriveCopying
 from tasks.intake import read_request_file
 from tasks.mounts import drives_in
+from tasks.pulse import CopyLimits
 
 _LOOK_SECONDS: Final = 0.1
 
@@ -61,7 +68,13 @@ def send_drives_back(job_id: UUID, request_file: Path | None) -> Returned:
         RequestError: the file tells of no package.
         JobStateConflictError: the copy is not over.
     """
-    package = parse(ReturnRequest, read_request_file(request_file)).return_package if request_file else None
+    with reading() as session:
+        ends = read_job(session, job_id).state is JobState.PACKAGING
+    # A run that was cut after its last act removed the file; what it told was recorded.
+    wanted = request_file and (ends or os.path.lexists(request_file))
+    package = (
+        parse(ReturnRequest, read_request_file(request_file)).return_package if request_file and wanted else None
+    )
     with writing() as session:
         return return_drives(session, job_id, package, at=database_time(session), by=Actor.OPERATOR)
 
@@ -187,6 +200,8 @@ def carry_out_lost_cancels(rows_max: int, store_address_of: Callable[[str], str]
             continue  # deleted meanwhile
         except DrivepostError as error:
             advanced.failed[error.code] += 1
+        except Exception:  # noqa: BLE001  whatever is wrong with one job, the others' wishes stand
+            advanced.failed[UnexpectedError.code] += 1
     return advanced
 
 

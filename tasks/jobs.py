@@ -1,5 +1,6 @@
 """Acts on a job's row: opened, shipped, cancelled, closed, deleted."""
 
+import os
 from pathlib import Path
 from uuid import UUID
 
@@ -49,6 +50,11 @@ def mark_as_shipped(job_id: UUID, request_file: Path | None) -> Outcome:
         NotReadyToShipError: return address or delivery package is missing.
         JobStateConflictError: it is too late.
     """
+    if request_file and not os.path.lexists(request_file):
+        with reading() as session:
+            if read_job(session, job_id).state is JobState.SHIPPING:
+                # A run that was cut after its last act removed the file; what it asked for was done.
+                return Outcome.NOTHING_TO_DO
     body = parse(UpdateJobBody, read_request_file(request_file)) if request_file else UpdateJobBody()
     body.properties.state = JobState.SHIPPING.value
     with writing() as session:

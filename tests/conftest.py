@@ -3,6 +3,7 @@
 import importlib
 import os
 import pkgutil
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,30 +59,54 @@ def data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def migrated_file() -> Iterator[Path]:
+    """Make an embedded database with all tables; tests take copies of it."""
+    with tempfile.TemporaryDirectory(prefix="drivepost-sqlite-") as folder:
+        file = Path(folder) / "drivepost.db"
+        database.upgrade(f"sqlite:///{file}")
+        yield file
+
+
+@pytest.fixture(scope="session")
+def migrated_name(postgresql_server: str) -> str:
+    """Make a PostgreSQL database with all tables; tests take copies of it."""
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE migrated")
+    database.upgrade(_named(postgresql_server, "migrated"))
+    return "migrated"
+
+
+def _named(server: str, name: str) -> str:
+    head, _, options = server.partition("?")
+    return f"{head.rpartition('/')[0]}/{name}".replace("postgresql://", "postgresql+psycopg://") + (
+        f"?{options}" if options else ""
+    )
+
+
 def _opened() -> Iterator[str]:
     database.engine.cache_clear()
-    url = Settings().database
-    database.upgrade(url)
-    yield url
+    yield Settings().database
     database.engine().dispose()
     database.engine.cache_clear()
 
 
 @pytest.fixture
-def sqlite(data_directory: Path) -> Iterator[str]:
+def sqlite(data_directory: Path, migrated_file: Path) -> Iterator[str]:
     """Give a test an embedded database of its own."""
+    shutil.copy(migrated_file, data_directory / "drivepost.db")
     yield from _opened()
 
 
 @pytest.fixture
-def postgresql(data_directory: Path, postgresql_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def postgresql(
+    data_directory: Path, postgresql_server: str, migrated_name: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """Give a test a PostgreSQL database of its own."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    head, _, options = postgresql_server.partition("?")
-    url = f"{head.rpartition('/')[0]}/{name}" + (f"?{options}" if options else "")
-    monkeypatch.setenv("DRIVEPOST_DATABASE_URL", url)
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE {migrated_name}')
+    monkeypatch.setenv("DRIVEPOST_DATABASE_URL", _named(postgresql_server, name))
     yield from _opened()
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

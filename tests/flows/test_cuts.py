@@ -38,6 +38,7 @@ from models.lifecycle import Actor, JobState
 from models.settings import Settings
 from tasks import intake
 from tasks.blobs import BlobCopier
+from tasks.pulse import Pulse
 from tasks.stores import Container
 from tests.builders import (
     ADDRESS,
@@ -205,11 +206,11 @@ def of_ship_job(world: World) -> Callable[[], State[Any]]:
 
 
 def _named(world: World, name: str, document: object) -> str:
-    """Name a request file the first time; run again, the operator names it only if it still is there."""
+    """Write a request file the first time; run again, it may be gone, and is named all the same."""
     if not (world.folder / "named").exists():
         (world.folder / "named").touch()
-        return _request_file(world, name, document)
-    return name if (world.folder / "intake" / name).exists() else ""
+        _request_file(world, name, document)
+    return name
 
 
 def of_check_in_drives(world: World) -> Callable[[], State[Any]]:
@@ -300,7 +301,7 @@ def of_import_drives_cancelled(world: World) -> Callable[[], State[Any]]:
         stage(container, *args)
 
     world.monkeypatch.setattr(Container, "stage_block", cancel_at_fifth)
-    world.monkeypatch.setattr(BlobCopier, "_between_blocks", _always_asking(BlobCopier._between_blocks))
+    world.monkeypatch.setattr(Pulse, "beat", _always_asking(Pulse.beat))
 
     def step() -> State[Any]:
         # As advance-jobs does where the copy's own run was lost.
@@ -313,10 +314,10 @@ def of_import_drives_cancelled(world: World) -> Callable[[], State[Any]]:
     return step
 
 
-def _always_asking(between_blocks: Callable[[BlobCopier], None]) -> Callable[[BlobCopier], None]:
-    def asking(copier: BlobCopier) -> None:
-        copier._last_poll = 0.0
-        between_blocks(copier)
+def _always_asking(beat: Callable[[Pulse], None]) -> Callable[[Pulse], None]:
+    def asking(pulse: Pulse) -> None:
+        pulse._last_poll = 0.0
+        beat(pulse)
 
     return asking
 

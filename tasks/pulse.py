@@ -1,0 +1,91 @@
+"""The pulse of a copy: between any two blocks it hears of a cancel, and says that it is alive."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BufferedReader, FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from sqlmodel import Session
+
+from models.copies import is_copy_cancelled, renew_copy_lease
+from models.database import database_time, reading, writing
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_BEATS_PER_LEASE: Final = 4
+_READ_BYTES: Final = 64 * 2**10
+
+
+class CopyCancelledError(Exception):
+    """The copy heard of a cancel; what it was writing is not whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyLimits:
+    """How a copy paces itself: seconds, and blobs per settled batch."""
+
+    lease_seconds: float
+    poll_seconds: float
+    batch_blobs: int
+
+
+class Pulse:
+    """Holds on to the lease of a copy, and hears of a cancel.
+
+    Args:
+        job_id: the job.
+        token: of the lease.
+        limits: how the copy paces itself.
+    """
+
+    def __init__(self, job_id: UUID, token: int, limits: CopyLimits) -> None:
+        self._job_id = job_id
+        self._token = token
+        self._limits = limits
+        self._last_poll = self._last_renewal = time.monotonic()
+
+    def renew(self, session: Session) -> None:
+        """Hold on to the lease; first act of every write of the copy.
+
+        Raises:
+            LeaseLostError: another run copies the job now.
+        """
+        now = database_time(session)
+        renew_copy_lease(session, self._job_id, self._token, seconds=self._limits.lease_seconds, at=now)
+        self._last_renewal = time.monotonic()
+
+    def beat(self) -> None:
+        """Do what is due; cheap enough to be called at every block.
+
+        Raises:
+            CopyCancelledError: a cancel was accepted.
+            LeaseLostError: another run copies the job now.
+        """
+        now = time.monotonic()
+        if now - self._last_poll >= self._limits.poll_seconds:
+            self._last_poll = now
+            with reading() as session:
+                if is_copy_cancelled(session, self._job_id, self._token):
+                    raise CopyCancelledError
+        if now - self._last_renewal >= self._limits.lease_seconds / _BEATS_PER_LEASE:
+            with writing() as session:
+                self.renew(session)
+
+
+class _PulsingFile(FileIO):
+    def __init__(self, path: Path, beat: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._beat = beat
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
+        self._beat()
+        return super().readinto(buffer)
+
+
+def open_pulsing(path: Path, beat: Callable[[], None]) -> BufferedReader:
+    """Open a file whose reading takes its time, such as a manifest of millions of blobs; each read beats."""
+    return BufferedReader(_PulsingFile(path, beat), _READ_BYTES)
