@@ -80,7 +80,7 @@ def prepare(
     container
         The container of the storage account that the files go into; default: made of the source's name.
     """
-    from deployments.prepare_drive import container_name, files_below, prepare_drive  # noqa: PLC0415
+    from deployments.prepare_drive import container_name, files_below, prepare_drive  # noqa: PLC0415  as above
 
     prepared = prepare_drive(
         files_below(source),
@@ -95,8 +95,8 @@ def prepare(
 @database.command(name="upgrade")
 def upgrade_database() -> None:
     """Bring the tables to what this version needs; safe to repeat."""
-    from models.database import upgrade  # noqa: PLC0415
-    from models.settings import Settings  # noqa: PLC0415
+    from models.database import upgrade  # noqa: PLC0415  as above
+    from models.settings import Settings  # noqa: PLC0415  as above
 
     _console.print(f"tables at revision {upgrade(Settings().database)}")
 

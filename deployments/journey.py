@@ -29,7 +29,7 @@ from deployments.travel import (
     TRACKING,
     Traveller,
     address,
-    parcel,
+    package,
     require,
 )
 from flows.advance_jobs import advance_jobs
@@ -115,8 +115,8 @@ class Journey(Traveller):
         with self._promise("a Packaging job cannot be cancelled") as observed:
             observed.append(self._refused(cancel_job, job_id, "JobStateConflict"))
         with self._promise("it is Completed when its drives went back") as observed:
-            self._put_in_intake("parcel.json", {"returnPackage": parcel()})
-            observed.append(self._done(return_drives, job_id, request_file="parcel.json"))
+            self._put_in_intake("package.json", {"returnPackage": package()})
+            observed.append(self._done(return_drives, job_id, request_file="package.json"))
             require(self._state(job_id) is JobState.COMPLETED, "it is not Completed")
             require(self._drive_states(job_id) == [DriveState.SHIPPED_BACK] * 2, "a drive did not go back")
             self._unmount(SERIALS[:2])

@@ -168,7 +168,6 @@ _SERVER_ENVIRONMENT: Final = {
     # What Prefect keeps of runs that nobody forgets by name is gone after 90 days too.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 24 * 3600),
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
 
 
@@ -186,14 +185,6 @@ def answers(api: str) -> bool:
     """Tell whether a Prefect server answers at an address."""
     try:
         return httpx.get(f"{api}/health", timeout=2).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def is_deployed(api: str, flow: str) -> bool:
-    """Tell whether a flow is deployed under its own name."""
-    try:
-        return httpx.get(f"{api}/deployments/name/{flow}/{flow}", timeout=5).is_success
     except httpx.HTTPError:
         return False
 

@@ -1,12 +1,18 @@
 """What is deployed: every flow, by the name its user gives it, with its clock and its limits."""
 
+import asyncio
 import logging
+import sys
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
-from prefect import Flow, serve
+from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import TerminationSignal
+from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 
@@ -20,6 +26,7 @@ from flows.enforce_retention import enforce_retention
 from flows.import_drives import import_drives
 from flows.return_drives import return_drives
 from flows.ship_job import ship_job
+from models.database import require_current_tables
 from models.settings import Settings
 
 POLL_SECONDS: Final = 2.0
@@ -64,17 +71,25 @@ def _deployment(flow: Flow[..., Any], by: str, schedule: Schedule | None = None)
     return made
 
 
-def serve_all() -> None:
-    """Serve every deployment until told to stop; schedules are left as they are."""
+def serve_all(ready: Path | None = None) -> None:
+    """Serve every deployment until told to stop; schedules are left as they are.
+
+    Args:
+        ready: a file that is made once everything is deployed.
+
+    Raises:
+        DatabaseError: the tables are not those of this version.
+    """
+    require_current_tables()
     logging.getLogger("prefect.runner").setLevel(logging.WARNING)
-    serve(
-        *deployments(Settings()),
-        query_seconds=POLL_SECONDS,
-        pause_on_shutdown=False,
-        print_starting_message=False,
-        limit=None,
-    )
+    runner = Runner(query_seconds=POLL_SECONDS, pause_on_shutdown=False, limit=None)
+    for deployment in deployments(Settings()):
+        runner.add_deployment(deployment)
+    if ready:
+        ready.touch()
+    with suppress(KeyboardInterrupt, TerminationSignal):
+        asyncio.run(runner.start())
 
 
 if __name__ == "__main__":
-    serve_all()
+    serve_all(*map(Path, sys.argv[1:]))

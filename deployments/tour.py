@@ -12,13 +12,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
 from deployments.processes import PrefectServer
 from models.errors import RequestError
+
+_JOURNEY_SECONDS_MAX: Final = 900.0
 
 
 def take_tour(console: Console, *, source: Path | None, keep: bool, json_file: Path | None) -> bool:
@@ -47,11 +50,13 @@ def take_tour(console: Console, *, source: Path | None, keep: bool, json_file: P
             # A process of its own: Prefect reads its settings once, and what it has still to send goes out at
             # its end, while the server is there.
             posted = str(source.absolute()) if source else ""
-            subprocess.run(  # noqa: S603  our own command
-                [sys.executable, "-m", "deployments.journey", posted, str(told)],
-                env=_environment(folder, server),
-                check=False,
-            )
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run(  # noqa: S603  our own command
+                    [sys.executable, "-m", "deployments.journey", posted, str(told)],
+                    env=_environment(folder, server),
+                    check=False,
+                    timeout=_JOURNEY_SECONDS_MAX,
+                )
         if not told.exists():
             return False
         seen = json.loads(told.read_text("utf-8"))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -32,8 +31,6 @@ PERSON: Final = "Tour Recipient 7f3a"
 TRACKING: Final = "TOUR-TRACKING-7f3a"
 CARRIER_ACCOUNT: Final = "TOUR-ACCOUNT-7f3a"
 SERIALS: Final = ("TOUR-DRIVE-7f3a-1", "TOUR-DRIVE-7f3a-2", "TOUR-DRIVE-7f3a-3")
-
-File = tuple[Path, str]
 
 
 class PromiseBrokenError(Exception):
@@ -158,7 +155,7 @@ class Traveller:
         """Show how far a copy has come, as its rows tell it."""
         over = threading.Event()
         with reading() as session:
-            total = sum(size for size in (self._size_of(drive.drive_id) for drive in drives_of(session, job_id)))
+            total = sum(self._size_of(drive.drive_id) for drive in drives_of(session, job_id))
 
         def watch() -> None:
             shown = 0
@@ -215,8 +212,8 @@ def address() -> dict[str, str]:
     }
 
 
-def parcel() -> dict[str, object]:
-    """Make the parcel that brings two drives back."""
+def package() -> dict[str, object]:
+    """Make the package that brings two drives back."""
     return {
         "carrierName": "FedEx",
         "trackingNumber": TRACKING,

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 from rich.console import Console
 
-from deployments.processes import PrefectServer, Process, is_deployed
+from deployments.processes import PrefectServer, Process
 from models.database import upgrade
 from models.errors import PrefectAwayError, SettingsError
 from models.locations import load_locations
@@ -54,11 +54,16 @@ def up(console: Console) -> None:
             environment, ui = dict(server.environment), server.ui
         # What a run logs is to be read in the UI, and goes with its job; the file is for our own troubles.
         environment["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        ready = logs / "flows.ready"
+        ready.unlink(missing_ok=True)
         serving = Process(
-            [sys.executable, "-m", "deployments.serving"], environment, logs / "flows.log", logs / "flows.pid"
+            [sys.executable, "-m", "deployments.serving", str(ready)],
+            environment,
+            logs / "flows.log",
+            logs / "flows.pid",
         )
         stack.callback(serving.stop, _STOP_SERVING_SECONDS)
-        _wait_until_deployed(serving, environment.get("PREFECT_API_URL") or os.environ["PREFECT_API_URL"], logs)
+        _wait_until_deployed(serving, ready, logs)
         console.print(f"Prefect's UI: [bold]{ui}[/bold]")
         console.print(f"drives are looked for in {settings.bay}, request files in {settings.intake}")
         console.print("Ctrl-C ends it")
@@ -67,9 +72,9 @@ def up(console: Console) -> None:
         raise PrefectAwayError(f"a process of ours ended by itself; the logs in {logs} tell why")
 
 
-def _wait_until_deployed(serving: Process, api: str, logs: Path) -> None:
+def _wait_until_deployed(serving: Process, ready: Path, logs: Path) -> None:
     give_up = time.monotonic() + _DEPLOY_SECONDS_MAX
-    while not is_deployed(api, "advance-jobs"):
+    while not ready.exists():
         if not serving.is_running() or time.monotonic() > give_up:
             raise PrefectAwayError(f"the flows could not be deployed; {logs / 'flows.log'} tells why")
         time.sleep(_LOOK_SECONDS)

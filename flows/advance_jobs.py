@@ -5,7 +5,7 @@ from collections.abc import Callable
 from flows.promises import Ended, done, failed, promise, run_id
 from models.errors import DrivepostError
 from models.settings import Settings
-from tasks.drives import carry_out_lost_cancels, copies_to_start, tell_of_overdue_packages
+from tasks.drives import carry_out_cancels, copies_to_start, find_lost_cancels, tell_of_overdue_packages
 from tasks.intake import finish_taken_requests
 from tasks.run_history import forget_runs, start_copies
 
@@ -43,7 +43,10 @@ def _try(
 
 
 def _cancels(settings: Settings, told: list[str], faults: list[str]) -> None:
-    cancels = carry_out_lost_cancels(settings.advance_rows, settings.store_address)
+    due = [
+        (job_id, settings.store_address(account)) for job_id, account in find_lost_cancels(settings.advance_rows)
+    ]
+    cancels = carry_out_cancels(due)
     if cancels.done:
         told.append(f"{cancels.done} lost cancels carried out")
     # No ids: this run would tell of jobs that are deleted later.
@@ -51,8 +54,8 @@ def _cancels(settings: Settings, told: list[str], faults: list[str]) -> None:
 
 
 def _copies(settings: Settings, told: list[str], _faults: list[str]) -> None:
-    due = copies_to_start(settings.advance_rows)
-    started = start_copies(due, settings.copies_at_once_max, settings.copy_lease_seconds)
+    due, under_way = copies_to_start(settings.advance_rows)
+    started = start_copies(due, under_way, settings.copies_at_once_max, settings.copy_lease_seconds)
     if started:
         told.append(f"{len(started)} copies started")
 

@@ -3,13 +3,15 @@
 from uuid import UUID
 
 from flows.promises import Ended, JobReference, done, promise, run_id, say, stopped
-from models.errors import CancelAcceptedError, DrivepostError, JobChangedError, UnexpectedError
+from models.errors import CancelAcceptedError, DrivepostError, JobChangedError, StoreError, UnexpectedError
 from models.requests import DRIVES_MAX
 from models.settings import Settings
 from tasks.drives import (
+    bytes_copied,
     copy_drive,
     discard_half_written_blobs,
     drives_to_copy,
+    end_stopped_drives,
     give_up_drive,
     pack_job,
     release_lease,
@@ -41,7 +43,12 @@ def import_drives(job: JobReference) -> Ended:
         return done(f"nothing to do: the copy of job {job_id} is over")
     if _copy(job_id, token, settings, store):
         return done(f"job {job_id} is copied, and its drives wait to be sent back")
-    copied, listed = discard_half_written_blobs(job_id, store)
+    try:
+        discard_half_written_blobs(job_id, store)
+    except StoreError as error:
+        say(f"{error.line}; what lies aside there stays")
+        end_stopped_drives(job_id, store)
+    copied, listed = bytes_copied(job_id)
     complete_cancelled_job(job_id)
     return stopped(f"job {job_id} was cancelled and is Completed; {copied:,} of {listed:,} bytes were copied")
 
@@ -58,13 +65,13 @@ def _copy(job_id: UUID, token: int, settings: Settings, store: str) -> bool:
                         return False
                 except UnexpectedError as error:
                     say(f"drive {number} of job {job_id}: {error.line}")
-                    give_up_drive(job_id, number, token, store, settings.copy_lease_seconds)
+                    give_up_drive(job_id, number, token, store, limits)
             if pack_job(job_id, token):
                 return True
+        raise JobChangedError(job_id)
     except CancelAcceptedError:
         return False
     except DrivepostError:
         # Nobody need wait for the lease to run out before trying again.
         release_lease(job_id, token)
         raise
-    raise JobChangedError(job_id)

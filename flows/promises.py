@@ -12,18 +12,21 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field, ValidationError, validate_call
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.database import reading
 from models.errors import DrivepostError, JobNotFoundError, RequestError
 from models.jobs import find_job
-from models.requests import refusal
+from models.requests import NAME_PATTERN, RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN, refusal
 from tasks.intake import REQUEST_FILE_PATTERN
 from tasks.run_history import hide_parameters
 
 _P = ParamSpec("_P")
 
 _ID: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-_NAMES: Final = r"[A-Za-z0-9-]{1,64}/[A-Za-z0-9_.()-]{1,90}/[A-Za-z][A-Za-z0-9_-]{1,63}"
+_NAMES: Final = "/".join(
+    pattern.strip("^$") for pattern in (SUBSCRIPTION_PATTERN, RESOURCE_GROUP_PATTERN, NAME_PATTERN)
+)
 
 JobReference = Annotated[
     str,
@@ -132,5 +135,6 @@ def _run_name() -> str:
     try:
         with reading() as session:
             return f"{flow_run.flow_name} {find_job(session, str(reference)).hex[:8]}"
-    except DrivepostError:
+    except (DrivepostError, SQLAlchemyError):
+        # A name is no reason to fail: if the database is away, the acts will tell, and try again.
         return f"{flow_run.flow_name} of no job"

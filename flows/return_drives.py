@@ -17,7 +17,7 @@ def return_drives(job: JobReference, request_file: RequestFile = "") -> Ended:
 
     Args:
         job: The job: its id, or subscription/resourceGroup/name.
-        request_file: Name of a file in the intake folder that tells of the parcel,
+        request_file: Name of a file in the intake folder that tells of the package,
             {"returnPackage": {"carrierName", "trackingNumber", "driveCount", "shipDate"}}; it is removed once
             it is recorded.
     """

@@ -22,9 +22,10 @@ def ship_job(job: JobReference, request_file: RequestFile = "") -> Ended:
     """
     file = Settings().intake / request_file if request_file else None
     job_id = open_job(job, run_id())
+    told = "" if file is None or file.exists() else "; there is no such request file"
     outcome = mark_as_shipped(job_id, file)
     if file:
         remove_request_file(file)
     if outcome is Outcome.NOTHING_TO_DO:
-        return done(f"nothing to do: job {job_id} was marked as shipped before")
+        return done(f"nothing to do: job {job_id} was marked as shipped before{told}")
     return done(f"job {job_id} is Shipping")

@@ -1,4 +1,4 @@
-"""Drives come in and go back: what a look into the bay, and a parcel sent, make of the rows.
+"""Drives come in and go back: what a look into the bay, and a package sent, make of the rows.
 
 Source: the specification, sections 2 and 3.
 """
@@ -115,13 +115,11 @@ def _take_in_unlisted(session: Session, job: Job, unlisted: Sequence[str], *, at
             session.add(
                 Drive(job_id=job.id, number=number, drive_id=name, state=DriveState.RECEIVED, state_since=at)
             )
-            kind, told = EventKind.DRIVE_MOVED, number
+            kind, told, state = EventKind.DRIVE_MOVED, number, DriveState.RECEIVED
         else:
             session.add(ExtraDrive(job_id=job.id, drive_id=name, found_at=at))
-            kind, told = EventKind.EXTRA_DRIVE_FOUND, None
-        session.add(
-            JobEvent(job_id=job.id, at=at, kind=kind, by=by, drive_number=told, target=DriveState.RECEIVED)
-        )
+            kind, told, state = EventKind.EXTRA_DRIVE_FOUND, None, None
+        session.add(JobEvent(job_id=job.id, at=at, kind=kind, by=by, drive_number=told, target=state))
     session.flush()
 
 

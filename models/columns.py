@@ -1,11 +1,15 @@
-"""Column types that SQLAlchemy does not have as we need them."""
+"""Columns and their types as we need them and no library has them."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import DateTime, Dialect, Enum
+from sqlalchemy import BigInteger, DateTime, Dialect, Enum, Integer
 from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field
+
+from models.personal_data import impersonal
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -52,3 +56,14 @@ def words(of: type[StrEnum], name: str = "") -> Any:
         length=max(len(member.value) for member in of) + 16,
         name=name or of.__name__.lower(),
     )
+
+
+def growing() -> Any:
+    """Make the type of a key that the database counts up by itself."""
+    return BigInteger().with_variant(Integer(), "sqlite")
+
+
+def of_job() -> UUID:
+    """Make the column that ties a row to its job: key, and gone with the job."""
+    made: UUID = Field(primary_key=True, foreign_key="job.id", ondelete="CASCADE", sa_column_kwargs=impersonal())
+    return made

@@ -23,7 +23,7 @@ from models.copy_logs import (
     LoggedBlock,
 )
 from models.drives import Drive
-from models.errors import CopyHeldElsewhereError, LeaseLostError
+from models.errors import CopyHeldElsewhereError, LeaseLostError, NotAnImportJobError
 from models.jobs import Job, read_job
 from models.lifecycle import (
     CANCELLABLE,
@@ -132,10 +132,13 @@ def take_copy_lease(session: Session, job_id: UUID, *, seconds: float, at: datet
         JobNotFoundError: there is no such job.
         JobStateConflictError: it is not checked in yet.
         CancelAcceptedError: a cancel was accepted; nothing more is copied.
+        NotAnImportJobError: it is an Export job.
         CopyHeldElsewhereError: another run holds a lease that has not run out.
     """
     require_actor(Operation.COPY, by)
     job = read_job(session, job_id, lock=True)
+    if job.job_type is not JobType.IMPORT:
+        raise NotAnImportJobError
     if decide(Operation.COPY, job.state, cancel_accepted=job.cancel_requested) is Outcome.NOTHING_TO_DO:
         return None
     if job.copy_lease_until is not None and job.copy_lease_until > at:
@@ -224,18 +227,26 @@ def _nobody_copies(at: datetime) -> ColumnElement[bool]:
     return or_(col(Job.copy_lease_until).is_(None), col(Job.copy_lease_until) <= at)
 
 
-def lost_cancels(session: Session, at: datetime, rows_max: int) -> Sequence[UUID]:
-    """Find jobs whose cancel was accepted and not carried out, the oldest wish first; nobody copies them."""
-    return session.exec(
-        select(Job.id)
+def lost_cancels(session: Session, at: datetime, rows_max: int) -> list[tuple[UUID, str]]:
+    """Find jobs whose cancel was accepted and not carried out, and that nobody copies, the oldest wish first.
+
+    Returns:
+        Of each its id and its storage account's resource id.
+    """
+    rows = session.exec(
+        select(Job.id, Job.storage_account_id)
         .where(col(Job.cancel_requested_at).is_not(None), col(Job.state).in_(CANCELLABLE), _nobody_copies(at))
         .order_by(col(Job.cancel_requested_at))
         .limit(rows_max)
     ).all()
+    return [(row[0], row[1]) for row in rows]
 
 
 def due_copies(session: Session, at: datetime, rows_max: int) -> Sequence[UUID]:
-    """Find Import jobs that are checked in or half copied and that nobody copies, the oldest first."""
+    """Find Import jobs that are checked in or half copied and that nobody copies.
+
+    Those that were tried least come first, so that one that fails every time keeps nobody waiting.
+    """
     return session.exec(
         select(Job.id)
         .where(
@@ -244,6 +255,11 @@ def due_copies(session: Session, at: datetime, rows_max: int) -> Sequence[UUID]:
             col(Job.cancel_requested_at).is_(None),
             _nobody_copies(at),
         )
-        .order_by(col(Job.state_since))
+        .order_by(col(Job.copy_token), col(Job.state_since))
         .limit(rows_max)
     ).all()
+
+
+def copies_under_way(session: Session, at: datetime) -> Sequence[UUID]:
+    """Find the jobs that somebody copies now; as many as there are copies."""
+    return session.exec(select(Job.id).where(col(Job.copy_lease_until) > at)).all()

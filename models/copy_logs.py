@@ -176,7 +176,7 @@ def copy_log_name(job_name: str, drive_id: str, at: datetime, kind: LogKind) -> 
     Raises:
         ValueError: `at` is not UTC.
 
-    Source: section 7 of the service description, copy logs.
+    Source: section 7 of the specification, copy logs.
     """
     if at.utcoffset() != timedelta(0):
         msg = "a copy log is named by a time in UTC that says so"
@@ -205,7 +205,7 @@ def write_copy_log(stream: SupportsWrite, drive_id: str, blobs: Iterable[LoggedB
     Raises:
         ValueError: a `last_modified` does not tell its offset from UTC.
 
-    Source: section 9 of the service description, copy log.
+    Source: section 9 of the specification, copy log.
     """
     stream.write(
         f'<?xml version="1.0" encoding="utf-8"?>\n<DriveLog Version="{VERSION}">'

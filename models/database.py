@@ -83,7 +83,10 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def reading() -> Iterator[Session]:
-    """Open a session that reads one state of the database and keeps no lock."""
+    """Open a session that reads and keeps no lock.
+
+    On SQLite all its reads see one state; on PostgreSQL each statement sees what was committed before it.
+    """
     with Session(engine()) as session:
         yield session
 

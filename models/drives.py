@@ -8,13 +8,12 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from models.columns import UtcDateTime, words
+from models.columns import UtcDateTime, of_job, words
 from models.copy_logs import DriveStatus
 from models.errors import JobChangedError
 from models.events import EventKind, JobEvent
 from models.lifecycle import DRIVE_ON_SITE, Actor, DriveState, require_drive_move
 from models.personal_data import Kind, impersonal, personal, secret
-from models.shipping import of_job
 
 WITHOUT_ERRORS: Final = frozenset({DriveStatus.COMPLETED, DriveStatus.COMPLETED_WITH_WARNINGS})
 """How a copy ends that did all it was asked."""

@@ -5,11 +5,13 @@
     │   ├── JobNotFoundError           ResourceNotFound
     │   ├── JobStateConflictError      JobStateConflict       the job's state forbids the operation
     │   │   └── MoveNotAllowedError    JobStateConflict       … forbids the move
+    │   │       └── DriveMoveNotAllowedError  JobStateConflict   … of a drive
     │   ├── CancelAcceptedError        CancelAccepted         a cancel was accepted before, and stands
     │   ├── JobChangedError            JobChanged             someone else was first
     │   ├── PropertyNotUpdatableError  PropertyNotUpdatable   the state forbids changing these properties
     │   ├── NotReadyToShipError        NotReadyToShip         return address or delivery package is missing
     │   ├── NotYetClosableError        NotYetClosable         the customer still has days to answer
+    │   ├── NotAnImportJobError        NotAnImportJob         an Export job has nothing to import
     │   ├── CopyHeldElsewhereError     CopyHeldElsewhere      another run holds the copy's lease
     │   ├── CopyStillRunningError      CopyStillRunning       the copy did not stop in time
     │   └── LeaseLostError             CopyLeaseLost          this run no longer holds the copy's lease
@@ -88,6 +90,14 @@ class CancelAcceptedError(JobError):
         )
 
 
+class DriveMoveNotAllowedError(MoveNotAllowedError):
+    """The drive's state forbids the move."""
+
+    def __init__(self, source: str, target: str, allowed: Iterable[str]) -> None:
+        can = ", ".join(sorted(allowed)) or "nothing: it is at its end"
+        JobError.__init__(self, f"a {source} drive cannot become {target}; it can become {can}")
+
+
 class JobChangedError(JobError):
     """Somebody else changed the job between our read and our write."""
 
@@ -131,6 +141,15 @@ class NotYetClosableError(JobError):
             f"a Shipping job can be closed without an answer from {closable_at:%Y-%m-%d %H:%M} UTC on; "
             "until then it can be checked in or cancelled"
         )
+
+
+class NotAnImportJobError(JobError):
+    """An Export job's drives are written to, not read."""
+
+    code = "NotAnImportJob"
+
+    def __init__(self) -> None:
+        super().__init__("this is an Export job; import-drives copies the drives of Import jobs alone")
 
 
 class CopyHeldElsewhereError(JobError):
@@ -232,8 +251,6 @@ class DatabaseError(DrivepostError):
 
 class UnexpectedError(DrivepostError):
     """A fault of ours, told by its type and place alone: the text of a foreign error may hold a person's data."""
-
-    code = "InternalError"
 
     def __init__(self, kind: str, place: str) -> None:
         super().__init__(f"{kind} at {place}; this is a fault of Drivepost's, please report it")

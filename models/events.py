@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from sqlmodel import Field, SQLModel
 
-from models.columns import UtcDateTime, words
+from models.columns import UtcDateTime, growing, words
 from models.lifecycle import Actor
 from models.personal_data import impersonal
 
@@ -28,13 +28,14 @@ class EventKind(StrEnum):
 class JobEvent(SQLModel, table=True):
     """One thing that happened to one job.
 
-    `source` and `target` are states, of the job or of the drive that `drive_number` names; `what` names the
-    properties that an update changed. No row holds a person's data.
+    `number` grows from event to event. `source` and `target` are states, of the job or of the drive that
+    `drive_number` names; `what` names the properties that an update changed. No row holds a person's data.
     """
 
     __tablename__ = "job_event"
 
-    id: UUID = Field(default_factory=uuid4, primary_key=True, sa_column_kwargs=impersonal())
+    number: int | None = Field(default=None, primary_key=True, sa_type=growing(), sa_column_kwargs=impersonal())
+    id: UUID = Field(default_factory=uuid4, unique=True, sa_column_kwargs=impersonal())
     job_id: UUID = Field(foreign_key="job.id", ondelete="CASCADE", index=True, sa_column_kwargs=impersonal())
     at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     kind: EventKind = Field(sa_type=words(EventKind), sa_column_kwargs=impersonal())

@@ -13,6 +13,7 @@ from typing import Final
 from models.errors import (
     ActorNotAllowedError,
     CancelAcceptedError,
+    DriveMoveNotAllowedError,
     JobStateConflictError,
     MoveNotAllowedError,
 )
@@ -219,7 +220,6 @@ RULES: Final[Mapping[Operation, Rule]] = {
     _O.CANCEL: Rule(
         by=_CUSTOMERS | {Actor.SERVICE},
         done=CANCELLABLE,
-        after_cancel=Outcome.NOTHING_TO_DO,
         way_out={
             _S.PACKAGING: _COPY_OVER,
             _S.COMPLETED: "it is over: it can be deleted",
@@ -280,7 +280,7 @@ RULES: Final[Mapping[Operation, Rule]] = {
 _ANY: Final = frozenset(_S)
 
 UPDATABLE: Final[Mapping[JobProperty, frozenset[JobState]]] = {
-    JobProperty.STATE: frozenset({_S.CREATING}),
+    JobProperty.STATE: RULES[_O.SHIP].done,
     JobProperty.CANCEL_REQUESTED: CANCELLABLE,
     JobProperty.DELIVERY_PACKAGE: frozenset({_S.CREATING, _S.SHIPPING}),
     JobProperty.DRIVE_LIST: frozenset({_S.CREATING}),
@@ -322,14 +322,13 @@ def require_drive_move(source: DriveState, target: DriveState) -> DriveMove:
     """Find the drive's move from `source` to `target`.
 
     Raises:
-        MoveNotAllowedError: there is none.
+        DriveMoveNotAllowedError: there is none.
     """
     for move in DRIVE_MOVES:
         if move.source is source and move.target is target:
             return move
-    raise MoveNotAllowedError(
-        f"{source} drive of a", target, {move.target for move in DRIVE_MOVES if move.source is source}
-    )
+    allowed = {move.target for move in DRIVE_MOVES if move.source is source}
+    raise DriveMoveNotAllowedError(source, target, allowed)
 
 
 def require_actor(operation: Operation, actor: Actor) -> None:

@@ -69,7 +69,7 @@ def check_manifest(stream: BinaryIO) -> ManifestSummary:
         ManifestError: `ManifestFormatInvalid` where a rule is broken, `ManifestCorrupted` where it is not XML;
             the text says where by counting blobs from 1.
 
-    Source: section 9 of the service description, drive manifest.
+    Source: the specification, section 9.
     """
     reader = _Reader()
     bytes_total = sum(blob.bytes_listed for blob in reader.blobs(stream))

@@ -11,34 +11,34 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
-    AliasChoices,
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 
+from models.copy_logs import LOG_FOLDER
 from models.drives import serial
-from models.errors import RequestError
+from models.errors import ManifestError, RequestError
 from models.jobs import KekType, LogLevel
 from models.lifecycle import JobType
+from models.manifests import split_blob_path
 
 DRIVES_MAX: Final = 10
 BLOB_LIST_BYTES_MAX: Final = 32 * 1024
 TAGS_MAX: Final = 50
 NAME_PATTERN: Final = r"^[a-zA-Z][a-zA-Z0-9_-]{1,63}$"
 SUBSCRIPTION_PATTERN: Final = r"^[A-Za-z0-9-]{1,64}$"
-RESOURCE_GROUP_PATTERN: Final = r"^[\w.()-]{1,90}$"
+RESOURCE_GROUP_PATTERN: Final = r"^[A-Za-z0-9_.()-]{1,90}$"
 
 _STORAGE_ACCOUNT_PATTERN: Final = (
     r"(?i)^/subscriptions/[^/\x00]+/resourceGroups/[^/\x00]+/providers"
     r"/Microsoft\.(Classic)?Storage/storageAccounts/[a-z0-9]{3,24}$"
 )
-_CONTAINER_PATTERN: Final = r"(\$root|[a-z0-9](-?[a-z0-9]){2,62})"
 
 # PostgreSQL keeps no U+0000.
 _KEPT: Final = r"^[^\x00]*$"
@@ -86,7 +86,7 @@ class ReturnShippingShape(Shape):
 
 
 class DeliveryPackageShape(Shape):
-    """`deliveryPackage`: the parcel to us."""
+    """`deliveryPackage`: the package to us."""
 
     carrier_name: _Text
     tracking_number: _Text
@@ -95,7 +95,7 @@ class DeliveryPackageShape(Shape):
 
 
 class ReturnPackageShape(Shape):
-    """`returnPackage`: the parcel back."""
+    """`returnPackage`: the package back."""
 
     carrier_name: _Text
     tracking_number: _Text
@@ -144,11 +144,7 @@ class EncryptionKeyShape(Shape):
 
     kek_type: KekType = KekType.MICROSOFT_MANAGED
     kek_url: _Path | None = None
-    kek_vault_resource_id: _Path | None = Field(
-        default=None,
-        alias="kekVaultResourceID",
-        validation_alias=AliasChoices("kekVaultResourceID", "kekVaultResourceId"),
-    )
+    kek_vault_resource_id: _Path | None = Field(default=None, alias="kekVaultResourceID")
 
     @model_validator(mode="after")
     def _customer_names_their_key(self) -> Self:
@@ -165,10 +161,18 @@ def _unique_drives(drives: list[DriveShape]) -> list[DriveShape]:
     return drives
 
 
-_Drives = Annotated[list[DriveShape], Field(max_length=DRIVES_MAX)]
+_Drives = Annotated[list[DriveShape], Field(max_length=DRIVES_MAX), AfterValidator(_unique_drives)]
 _TagName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_KEPT)]
 _TagValue = Annotated[str, StringConstraints(max_length=256, pattern=_KEPT)]
 _Tags = Annotated[dict[_TagName, _TagValue], Field(max_length=TAGS_MAX)]
+
+
+def _diagnostics_path(path: str) -> str:
+    try:
+        split_blob_path(f"{path.strip('/')}/{LOG_FOLDER}")
+    except ManifestError:
+        raise ValueError("is no container with folders below it, such as waimportexport or logs/imports") from None
+    return path
 
 
 class JobDetails(Shape):
@@ -179,18 +183,12 @@ class JobDetails(Shape):
     return_address: ReturnAddressShape | None = None
     return_shipping: ReturnShippingShape | None = None
     delivery_package: DeliveryPackageShape | None = None
-    diagnostics_path: Annotated[
-        str, StringConstraints(max_length=1024, pattern=rf"^{_CONTAINER_PATTERN}(/[^/\\\x00]+)*/?$")
-    ] = "waimportexport"
+    diagnostics_path: Annotated[_Path, AfterValidator(_diagnostics_path)] = "waimportexport"
     log_level: LogLevel = LogLevel.ERROR
     backup_drive_manifest: bool = False
     drive_list: _Drives | None = None
     export: ExportShape | None = None
     encryption_key: EncryptionKeyShape = Field(default_factory=EncryptionKeyShape)
-
-    _drives_are_unique = field_validator("drive_list")(
-        lambda drives: drives if drives is None else _unique_drives(drives)
-    )
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
@@ -233,10 +231,6 @@ class UpdateDetails(Shape):
     return_shipping: ReturnShippingShape | None = None
     log_level: LogLevel | None = None
     backup_drive_manifest: bool | None = None
-
-    _drives_are_unique = field_validator("drive_list")(
-        lambda drives: drives if drives is None else _unique_drives(drives)
-    )
 
 
 class UpdateJobBody(Shape):

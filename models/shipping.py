@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from models.columns import words
+from models.columns import of_job, words
 from models.personal_data import Kind, impersonal, personal
 
 
@@ -14,12 +14,6 @@ class Direction(StrEnum):
 
     DELIVERY = "delivery"
     RETURN = "return"
-
-
-def of_job() -> UUID:
-    """Make the column that ties a row to its job: key, and gone with the job."""
-    made: UUID = Field(primary_key=True, foreign_key="job.id", ondelete="CASCADE", sa_column_kwargs=impersonal())
-    return made
 
 
 class ReturnAddress(SQLModel, table=True):
@@ -50,7 +44,7 @@ class ReturnShipping(SQLModel, table=True):
 
 
 class Package(SQLModel, table=True):
-    """A parcel of drives: one to us (delivery), one back (return) at most per job."""
+    """A package of drives: one to us (delivery), one back (return) at most per job."""
 
     job_id: UUID = of_job()
     direction: Direction = Field(primary_key=True, sa_type=words(Direction), sa_column_kwargs=impersonal())

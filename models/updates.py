@@ -88,9 +88,9 @@ def put_job(
     """
     require_actor(Operation.REPLACE, by)
     columns = _job_columns(request, locations)
-    acted = session.get(JobEvent, event_id) if event_id else None
+    acted = session.exec(select(JobEvent.job_id).where(col(JobEvent.id) == event_id)).one_or_none()
     if acted is not None:
-        return acted.job_id
+        return acted
     job, kind = _new_or_found(session, columns, at)
     if kind is EventKind.REPLACED:
         decide(Operation.REPLACE, job.state, cancel_accepted=job.cancel_requested)

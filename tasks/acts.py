@@ -34,12 +34,10 @@ def act(function: Callable[_P, _R]) -> Task[_P, _R]:
     def told_without_data(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return function(*args, **kwargs)
-        except (DrivepostError, PrefectException):
+        except PrefectException:
             raise
-        except DBAPIError as error:
-            raise DatabaseError(f"the database refused: {type(error.orig).__name__}") from None
         except Exception as error:  # noqa: BLE001  whatever it is, it is told without its text
-            raise UnexpectedError(type(error).__name__, _place(error)) from None
+            raise without_data(error) from None
 
     made: Task[_P, _R] = task(
         cache_policy=NO_CACHE,
@@ -50,6 +48,15 @@ def act(function: Callable[_P, _R]) -> Task[_P, _R]:
         retry_condition_fn=_may_pass,
     )(told_without_data)
     return made
+
+
+def without_data(error: Exception) -> DrivepostError:
+    """Turn an error of a library into one of ours, which tells its type and place and not its text."""
+    if isinstance(error, DrivepostError):
+        return error
+    if isinstance(error, DBAPIError):
+        return DatabaseError(f"the database refused: {type(error.orig).__name__}")
+    return UnexpectedError(type(error).__name__, _place(error))
 
 
 def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

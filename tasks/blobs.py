@@ -267,7 +267,7 @@ class BlobCopier:
         container, overwrite = self._container(container_name), self._plans[0].overwrites
         if len(blob.blocks) <= 1:
             data = _read_block(file, blob, 0) if blob.blocks else b""
-            container.put(name, data, f"{self._job_id}/{self._number}/put", overwrite=overwrite)
+            container.put(name, data, f"{self._staging}-{self._pulse.token}", overwrite=overwrite)
             return
         for index in range(self._staged, len(blob.blocks)):
             self._between_blocks()
@@ -275,7 +275,12 @@ class BlobCopier:
             self._staged = index + 1
             self._staged_bytes = blob.blocks[index].offset + blob.blocks[index].length
         container.commit_blocks(
-            self._staging, len(blob.blocks), name, overwrite=overwrite, between_blocks=self._between_blocks
+            self._staging,
+            self._pulse.token,
+            len(blob.blocks),
+            name,
+            overwrite=overwrite,
+            between_blocks=self._between_blocks,
         )
         container.discard(self._staging)
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from models.copies import BlobReport, DriveCopy, renew_copy_lease, reports_of
+from models.copies import BlobReport, DriveCopy, reports_of
 from models.copy_logs import (
     BlobStatus,
     BlockStatus,
@@ -34,7 +34,7 @@ from models.manifest_reader import ManifestSummary, check_manifest, iterate_blob
 from models.manifests import SupportsWrite
 from tasks.blobs import BlobCopier
 from tasks.mounts import drives_in, find_file
-from tasks.pulse import CopyCancelledError, CopyLimits, Pulse, open_pulsing
+from tasks.pulse import CopyCancelledError, Pulse, open_pulsing
 from tasks.stores import Container
 
 _LOG_MEMORY_BYTES_MAX: Final = 8 * 2**20
@@ -48,41 +48,39 @@ class DriveCopying:
     Attributes:
         job_id: the job.
         number: the drive's number in it.
-        token: of the lease on the job's copy; None where the copy has stopped and only its end is written.
         store_address: the storage account's store, with `{container}` open.
-        lease_seconds: how long each write holds on to the lease.
+        pulse: of the run that copies; None where the copy has stopped and only its end is written.
     """
 
     job_id: UUID
     number: int
-    token: int | None
     store_address: str
-    lease_seconds: float
+    pulse: Pulse | None
 
     @contextmanager
     def _guarded(self) -> Iterator[tuple[Session, Drive]]:
         """Open one transaction that is undone if the lease was lost."""
         with writing() as session:
-            if self.token is not None:
-                now = database_time(session)
-                renew_copy_lease(session, self.job_id, self.token, seconds=self.lease_seconds, at=now)
+            if self.pulse is not None:
+                self.pulse.renew(session)
             yield session, session.get_one(Drive, (self.job_id, self.number), with_for_update=True)
 
-    def copy(self, bay: Path, limits: CopyLimits) -> bool:
+    def copy(self, bay: Path, batch_blobs: int) -> bool:
         """Copy the drive from where an earlier run came to; False if a cancel was heard.
 
         Raises:
             LeaseLostError: another run copies the job now.
             StoreError: the store does not answer.
         """
+        if self.pulse is None:
+            raise ValueError("a copy needs a pulse")
         try:
             manifest, folder = self._find_manifest(bay)
-            pulse = Pulse(self.job_id, self._token(), limits)
-            with _opened(manifest, pulse) as stream:
+            with _opened(manifest, self.pulse) as stream:
                 self._begin(self._require_manifest(stream).bytes_total)
                 self._back_up(stream)
                 stream.seek(0)
-                BlobCopier(self.job_id, self.number, folder, self.store_address, pulse, limits.batch_blobs).copy(
+                BlobCopier(self.job_id, self.number, folder, self.store_address, self.pulse, batch_blobs).copy(
                     stream
                 )
                 self._log_verbosely(stream)
@@ -97,11 +95,6 @@ class DriveCopying:
         """End a drive that cannot be copied, or no further."""
         self._begin(None)
         self.finish(status)
-
-    def _token(self) -> int:
-        if self.token is None:
-            raise ValueError("a copy needs a lease")
-        return self.token
 
     # -- the manifest ----------------------------------------------------------------------------------
 
@@ -159,11 +152,16 @@ class DriveCopying:
                 drive.bytes_total = bytes_total
                 session.add(drive)
 
-    def finish(self, status: DriveStatus | None = None) -> None:
-        """Write the drive's error log and let it be over; harmless when it is.
+    def finish(self, status: DriveStatus | None = None, *, without_store: bool = False) -> None:
+        """Discard what is half written, write the drive's error log and let it be over; harmless when it is.
 
         Args:
             status: how its copy ended; by default as its blobs did.
+            without_store: the store was tried and does not answer; then what lies aside there stays, under
+                names that no blob of the customer has, and there is no log.
+
+        Raises:
+            StoreError: the store does not answer.
         """
         with reading() as session:
             drive = session.get_one(Drive, (self.job_id, self.number))
@@ -171,11 +169,13 @@ class DriveCopying:
             reports = reports_of(session, self.job_id, self.number)
         if drive.state is not DriveState.TRANSFERRING:
             return
-        for name in begun.staging_containers:
-            Container(self.store_address, name).discard(f"{self.job_id}/{self.number}")
         told = status or _status_of(reports)
-        logged = error_entries(report.logged() for report in reports)
-        uri = self._put_log("error", lambda file: write_copy_log(file, drive.drive_id, logged, told))
+        uri = None
+        if not without_store:
+            for name in begun.staging_containers:
+                Container(self.store_address, name).discard(f"{self.job_id}/{self.number}")
+            logged = error_entries(report.logged() for report in reports)
+            uri = self._put_log("error", lambda file: write_copy_log(file, drive.drive_id, logged, told))
         target = DriveState.COMPLETED if told is DriveStatus.COMPLETED else DriveState.COMPLETED_MORE_INFO
         with self._guarded() as (session, drive):
             if drive.state is not DriveState.TRANSFERRING:
@@ -255,6 +255,7 @@ def _every_blob(manifest: BinaryIO, reports: Mapping[int, BlobReport]) -> Iterat
     for number, blob in enumerate(iterate_blobs(manifest)):
         report = reports.get(number)
         told = {block["offset"]: BlockStatus(block["status"]) for block in report.blocks} if report else {}
+        untold = BlockStatus.UNCOMMITTED if report and report.is_error else BlockStatus.COMPLETED
         yield LoggedBlob(
             blob_path=report.blob_path if report else blob.blob_path,
             file_path=blob.file_path,
@@ -267,7 +268,7 @@ def _every_blob(manifest: BinaryIO, reports: Mapping[int, BlobReport]) -> Iterat
                     offset=block.offset,
                     length=block.length,
                     hash=block.hash,
-                    status=told.get(block.offset, BlockStatus.COMPLETED),
+                    status=told.get(block.offset, untold),
                 )
                 for block in blob.blocks
             ),

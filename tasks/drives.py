@@ -3,16 +3,17 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from models.bay import CheckIn, Returned, check_in, return_drives, tell_overdue_packages
+from models.bay import CheckIn, Returned, check_in, extra_drives_of, return_drives, tell_overdue_packages
 from models.copies import (
     copied_bytes,
+    copies_under_way,
     due_copies,
     lost_cancels,
     release_copy_lease,
@@ -24,20 +25,19 @@ from models.database import database_time, reading, writing
 from models.drives import drives_of
 from models.errors import (
     CopyStillRunningError,
-    DrivepostError,
     JobNotFoundError,
     LeaseLostError,
-    UnexpectedError,
+    StoreError,
 )
 from models.jobs import finish_cancel, move, read_job
-from models.lifecycle import DRIVE_TO_COPY, Actor, DriveState, JobState
+from models.lifecycle import DRIVE_TO_COPY, ENDS, Actor, DriveState, JobState
 from models.requests import ReturnRequest, parse
 from models.runs import record_run
-from tasks.acts import act
+from tasks.acts import act, without_data
 from tasks.copying import DriveCopying
 from tasks.intake import read_request_file
 from tasks.mounts import drives_in
-from tasks.pulse import CopyLimits
+from tasks.pulse import CopyLimits, Pulse
 
 _LOOK_SECONDS: Final = 0.1
 
@@ -68,15 +68,23 @@ def send_drives_back(job_id: UUID, request_file: Path | None) -> Returned:
         RequestError: the file tells of no package.
         JobStateConflictError: the copy is not over.
     """
-    with reading() as session:
-        ends = read_job(session, job_id).state is JobState.PACKAGING
-    # A run that was cut after its last act removed the file; what it told was recorded.
-    wanted = request_file and (ends or os.path.lexists(request_file))
-    package = (
-        parse(ReturnRequest, read_request_file(request_file)).return_package if request_file and wanted else None
-    )
+    package = None
+    if request_file and not (_is_gone(request_file) and _is_everything_sent(job_id)):
+        package = parse(ReturnRequest, read_request_file(request_file)).return_package
     with writing() as session:
         return return_drives(session, job_id, package, at=database_time(session), by=Actor.OPERATOR)
+
+
+def _is_gone(request_file: Path) -> bool:
+    return not os.path.lexists(request_file)
+
+
+def _is_everything_sent(job_id: UUID) -> bool:
+    """Whether a run before, cut after it removed its file, can have done all there was to do."""
+    with reading() as session:
+        job = read_job(session, job_id)
+        drives = drives_of(session, job_id)
+        return job.state in ENDS and not any(d.is_on_site for d in drives) and not extra_drives_of(session, job_id)
 
 
 @act
@@ -139,30 +147,47 @@ def copy_drive(job_id: UUID, number: int, token: int, bay: Path, store_address: 
         LeaseLostError: another run copies the job now.
         StoreError: the store does not answer.
     """
-    return DriveCopying(job_id, number, token, store_address, limits.lease_seconds).copy(bay, limits)
+    pulse = Pulse(job_id, token, limits)
+    return DriveCopying(job_id, number, store_address, pulse).copy(bay, limits.batch_blobs)
 
 
 @act
-def give_up_drive(job_id: UUID, number: int, token: int, store_address: str, lease_seconds: float) -> None:
+def give_up_drive(job_id: UUID, number: int, token: int, store_address: str, limits: CopyLimits) -> None:
     """End a drive whose copy met a fault of ours, so that the job's other drives go on."""
-    DriveCopying(job_id, number, token, store_address, lease_seconds).fail(DriveStatus.INTERNAL_ERROR)
+    DriveCopying(job_id, number, store_address, Pulse(job_id, token, limits)).fail(DriveStatus.INTERNAL_ERROR)
 
 
 @act
-def discard_half_written_blobs(job_id: UUID, store_address: str) -> tuple[int, int]:
+def discard_half_written_blobs(job_id: UUID, store_address: str) -> None:
     """After the copy has stopped: remove what is not whole, and end the drive that was being copied.
 
-    Returns:
-        Bytes that were copied and stay, and bytes listed by the drives begun.
+    Raises:
+        StoreError: the store does not answer; `end_stopped_drives` does without it.
     """
-    return _discard_half_written_blobs(job_id, store_address)
+    _end_stopped_drives(job_id, store_address, without_store=False)
 
 
-def _discard_half_written_blobs(job_id: UUID, store_address: str) -> tuple[int, int]:
+@act
+def end_stopped_drives(job_id: UUID, store_address: str) -> None:
+    """After the copy has stopped, and where the store does not answer: end the drive that was being copied.
+
+    A cancel always ends in Completed. What lies aside in the store stays there, under names of ours.
+    """
+    _end_stopped_drives(job_id, store_address, without_store=True)
+
+
+def _end_stopped_drives(job_id: UUID, store_address: str, *, without_store: bool) -> None:
     with reading() as session:
         stopped = [drive.number for drive in drives_of(session, job_id) if drive.state is DriveState.TRANSFERRING]
     for number in stopped:
-        DriveCopying(job_id, number, None, store_address, 0).finish(DriveStatus.COMPLETED_WITH_ERRORS)
+        DriveCopying(job_id, number, store_address, None).finish(
+            DriveStatus.COMPLETED_WITH_ERRORS, without_store=without_store
+        )
+
+
+@act
+def bytes_copied(job_id: UUID) -> tuple[int, int]:
+    """Tell how much of a job was copied: bytes in the store, and bytes listed by the drives begun."""
     with reading() as session:
         return copied_bytes(session, job_id)
 
@@ -176,40 +201,48 @@ class Advanced:
 
 
 @act
-def carry_out_lost_cancels(rows_max: int, store_address_of: Callable[[str], str]) -> Advanced:
-    """Carry out accepted cancels whose run was lost; one job's failure does not stop the others.
-
-    Args:
-        rows_max: how many at most.
-        store_address_of: a storage account's resource id -> its store's address.
-    """
-    advanced = Advanced()
+def find_lost_cancels(rows_max: int) -> list[tuple[UUID, str]]:
+    """Find accepted cancels whose run was lost: each job's id, and its storage account's resource id."""
     with reading() as session:
-        due = [
-            (job_id, store_address_of(read_job(session, job_id).storage_account_id))
-            for job_id in lost_cancels(session, database_time(session), rows_max)
-        ]
-    for job_id, store_address in due:
-        try:
-            if _seize_lease(job_id) is None:
-                _discard_half_written_blobs(job_id, store_address)
-                with writing() as session:
-                    finish_cancel(session, job_id, at=database_time(session))
-                advanced.done += 1
-        except JobNotFoundError:
-            continue  # deleted meanwhile
-        except DrivepostError as error:
-            advanced.failed[error.code] += 1
-        except Exception:  # noqa: BLE001  whatever is wrong with one job, the others' wishes stand
-            advanced.failed[UnexpectedError.code] += 1
-    return advanced
+        return lost_cancels(session, database_time(session), rows_max)
 
 
 @act
-def copies_to_start(rows_max: int) -> list[UUID]:
-    """Find Import jobs whose copy is due, or was dropped by a run that is gone."""
+def carry_out_cancels(due: Sequence[tuple[UUID, str]]) -> Advanced:
+    """Carry out accepted cancels; one job's failure does not stop the others.
+
+    Args:
+        due: each job's id, and its storage account's store address.
+    """
+    advanced = Advanced()
+    for job_id, store_address in due:
+        try:
+            advanced.done += _carry_out_cancel(job_id, store_address)
+        except JobNotFoundError:
+            continue  # deleted meanwhile
+        except Exception as error:  # noqa: BLE001  whatever is wrong with one job, the others' wishes stand
+            advanced.failed[without_data(error).code] += 1
+    return advanced
+
+
+def _carry_out_cancel(job_id: UUID, store_address: str) -> bool:
+    if _seize_lease(job_id) is not None:
+        return False
+    try:
+        _end_stopped_drives(job_id, store_address, without_store=False)
+    except StoreError:
+        _end_stopped_drives(job_id, store_address, without_store=True)
+    with writing() as session:
+        finish_cancel(session, job_id, at=database_time(session))
+    return True
+
+
+@act
+def copies_to_start(rows_max: int) -> tuple[list[UUID], list[UUID]]:
+    """Find Import jobs whose copy is due, or was dropped by a run that is gone; and those copied now."""
     with reading() as session:
-        return list(due_copies(session, database_time(session), rows_max))
+        now = database_time(session)
+        return list(due_copies(session, now, rows_max)), list(copies_under_way(session, now))
 
 
 @act
@@ -232,7 +265,6 @@ def pack_job(job_id: UUID, token: int) -> bool:
             move(session, job, JobState.TRANSFERRING, at=now, by=Actor.SERVICE)
         if job.state is JobState.TRANSFERRING:
             move(session, job, JobState.PACKAGING, at=now, by=Actor.SERVICE)
-        release_copy_lease(session, job_id, token)
         return True
 
 

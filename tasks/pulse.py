@@ -48,6 +48,11 @@ class Pulse:
         self._limits = limits
         self._last_poll = self._last_renewal = time.monotonic()
 
+    @property
+    def token(self) -> int:
+        """The lease's token, which no two runs share."""
+        return self._token
+
     def renew(self, session: Session) -> None:
         """Hold on to the lease; first act of every write of the copy.
 

@@ -48,7 +48,7 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int) -> Sweep:
     Safe to repeat, and by several at once: what is gone, or taken by another, is not found.
 
     Returns:
-        What was deleted; fewer than `rows_max` means that nothing more is due.
+        What was deleted; fewer than `rows_max` means that nothing more is due, or another has taken it.
     """
     sweep = Sweep()
     while rows_max > 0:

@@ -1,6 +1,6 @@
 """Acts on Prefect's own records: runs started, and runs of deleted jobs forgotten."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -14,7 +14,6 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
     FlowRunFilter,
-    FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -43,7 +42,9 @@ def _prefect() -> Iterator[SyncPrefectClient]:
 
 
 @act
-def start_copies(job_ids: Sequence[UUID], copies_max: int, dead_after_seconds: float) -> list[UUID]:
+def start_copies(
+    job_ids: Sequence[UUID], under_way: Collection[UUID], copies_max: int, dead_after_seconds: float
+) -> list[UUID]:
     """Ask Prefect to copy jobs, each in a run of its own, while fewer than `copies_max` are under way.
 
     Safe to repeat: a job whose run waits or works is passed over, and two runs of one job do not copy it
@@ -51,6 +52,7 @@ def start_copies(job_ids: Sequence[UUID], copies_max: int, dead_after_seconds: f
 
     Args:
         job_ids: jobs whose copy is due.
+        under_way: jobs that are copied now: somebody holds their lease.
         copies_max: copies under way at once, at most.
         dead_after_seconds: a run that has been working for so long without holding its job's lease is dead.
 
@@ -65,7 +67,7 @@ def start_copies(job_ids: Sequence[UUID], copies_max: int, dead_after_seconds: f
         except ObjectNotFound:
             raise PrefectAwayError("no import-drives is deployed; start 'drivepost up'") from None
         alive = datetime.now(UTC) - timedelta(seconds=dead_after_seconds)
-        busy = {
+        busy = set(map(str, under_way)) | {
             str(run.parameters.get("job"))
             for run in _runs_under_way(client, deployment.id)
             if run.state and (run.state.type is StateType.SCHEDULED or run.state.timestamp > alive)
@@ -100,7 +102,7 @@ def hide_parameters(flow_run_id: UUID | None) -> None:
 
 @act
 def forget_runs(runs_max: int, job_id: UUID | None = None, spared: UUID | None = None) -> int:
-    """Delete runs of deleted jobs from Prefect, with their logs, artifacts and children.
+    """Delete runs of deleted jobs from Prefect, with their logs and artifacts.
 
     Safe to repeat: a run is struck off our list only when Prefect has forgotten it.
 
@@ -134,8 +136,6 @@ def _forget(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
     if _is_telling(run):
         return False
     _forget_artifacts(client, flow_run_id)
-    for child in _children(client, flow_run_id):
-        _forget(client, child.id)
     with suppress(ObjectNotFound):
         client.delete_flow_run(flow_run_id)
     return True
@@ -161,8 +161,3 @@ def _forget_artifacts(client: SyncPrefectClient, flow_run_id: UUID) -> None:
                 client.delete_artifact(artifact.id)
         if len(artifacts) < _PAGE:
             return
-
-
-def _children(client: SyncPrefectClient, flow_run_id: UUID) -> list[FlowRun]:
-    of_parent = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
-    return client.read_flow_runs(flow_run_filter=of_parent, limit=_PAGE)

@@ -106,14 +106,29 @@ class Container:
         self._put(f"{STAGING}/{staging}/{index}", data, overwrite=True)
 
     def commit_blocks(
-        self, staging: str, count: int, path: str, *, overwrite: bool, between_blocks: Callable[[], None]
+        self,
+        staging: str,
+        token: int,
+        count: int,
+        path: str,
+        *,
+        overwrite: bool,
+        between_blocks: Callable[[], None],
     ) -> None:
         """Make a blob of the blocks laid aside, under its name only once it is whole.
+
+        Args:
+            staging: where its blocks lie.
+            token: the writer's own, so that no other gives a name to what this one has not finished.
+            count: how many blocks there are.
+            path: its name.
+            overwrite: whether it takes the place of one that is there.
+            between_blocks: called before each block; what it raises ends the writing.
 
         Raises:
             BlobExistsError: there is one of that name, and it is not to be overwritten.
         """
-        whole = f"{STAGING}/{staging}/whole"
+        whole = f"{STAGING}/{staging}/whole-{token}"
         # A writer and not an iterator: the store may not be read while it pulls from one.
         with _told_without_paths(), obstore.open_writer(self._store, whole) as writer:
             for index in range(count):
@@ -130,7 +145,8 @@ class Container:
         if self._folder is not None:
             # Not through the store: it lists nothing that was being written when its process was killed.
             aside = self._folder / STAGING / staging
-            shutil.rmtree(aside, ignore_errors=True)
+            with _told_without_paths(), suppress(FileNotFoundError):
+                shutil.rmtree(aside)
             with suppress(OSError):
                 for folder in aside.parents:
                     if folder == self._folder:

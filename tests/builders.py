@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from sqlmodel import Session, SQLModel, col, func, select, update
 
 from deployments.prepare_drive import PreparedDrive, files_below, prepare_drive
+from models.bay import check_in
 from models.copies import BlobReport, DriveCopy
 from models.copy_logs import BlobStatus, DispositionStatus
 from models.database import database_time, reading, writing
@@ -164,8 +165,6 @@ def received_job(
     data_directory: Path, drives: dict[str, dict[str, bytes]], name: str = "job1", **properties: Any
 ) -> UUID:
     """Make a Received Import job whose drives, serial number -> files, are real and in the bay."""
-    from models.bay import check_in  # noqa: PLC0415  only here
-
     prepared = [mount_drive(data_directory, serial, files) for serial, files in drives.items()]
     with writing() as session:
         now = database_time(session)
@@ -255,8 +254,6 @@ def received_by_hand(
 
 def received_of_entries(entries: Sequence[dict[str, str]], name: str = "job1", **properties: Any) -> UUID:
     """Make a Received Import job of drives that are in the bay, by their entries of its `driveList`."""
-    from models.bay import check_in  # noqa: PLC0415  only here
-
     with writing() as session:
         now = database_time(session)
         job_id = job_in(session, JobState.SHIPPING, name, now, driveList=list(entries), **properties)
@@ -307,7 +304,9 @@ def rows_of(session: Session, job_id: UUID) -> dict[str, int]:
 
 def events_of(session: Session, job_id: UUID, kind: EventKind | None = None) -> list[JobEvent]:
     """Read what is written down of a job, oldest first; of one kind where it is named."""
-    told = session.exec(select(JobEvent).where(col(JobEvent.job_id) == job_id).order_by(col(JobEvent.at))).all()
+    told = session.exec(
+        select(JobEvent).where(col(JobEvent.job_id) == job_id).order_by(col(JobEvent.number))
+    ).all()
     return [event for event in told if kind in {None, event.kind}]
 
 

@@ -8,7 +8,7 @@ from sqlmodel import AutoString, SQLModel
 
 import models.copies  # importing a module of tables makes its tables known
 import models.runs
-import models.updates  # noqa: F401
+import models.updates  # noqa: F401  as above
 from models.columns import UtcDateTime
 from models.database import open_engine
 from models.settings import Settings
@@ -31,8 +31,8 @@ def _run(connection: Connection) -> None:
         target_metadata=SQLModel.metadata,
         # We say BEGIN to SQLite ourselves, so its DDL is undone with the rest.
         transactional_ddl=True,
-        # SQLite alters a table by writing it anew.
         render_item=_render,
+        # SQLite alters a table by writing it anew.
         render_as_batch=connection.dialect.name == "sqlite",
     )
     with context.begin_transaction():

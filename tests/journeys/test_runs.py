@@ -207,9 +207,11 @@ def test_a_copy_is_started_once_while_its_run_waits(prefect: SyncPrefectClient) 
     (described,) = [each for each in deployments(Settings()) if each.name == "import-drives"]
     deployment_id = described.apply()
     job_ids = [_made(JobState.RECEIVED), _made(JobState.RECEIVED, "second"), _made(JobState.RECEIVED, "third")]
-    assert run_history.start_copies.fn(job_ids, 2, 60) == job_ids[:2]
-    assert run_history.start_copies.fn(job_ids, 2, 60) == []
-    assert run_history.start_copies.fn(job_ids, 3, 60) == job_ids[2:]
+    elsewhere = uuid4()
+    assert run_history.start_copies.fn(job_ids, [elsewhere], 3, 60) == job_ids[:2]
+    assert run_history.start_copies.fn(job_ids, [elsewhere], 3, 60) == []
+    assert run_history.start_copies.fn(job_ids, [], 2, 60) == []
+    assert run_history.start_copies.fn(job_ids, [], 3, 60) == job_ids[2:]
     runs = [run for run in prefect.read_flow_runs(limit=200) if run.deployment_id == deployment_id]
     assert sorted(run.parameters["job"] for run in runs) == sorted(map(str, job_ids))
     with reading() as session:

@@ -10,6 +10,7 @@ import pytest
 from models.copies import (
     BlobReport,
     copied_bytes,
+    copies_under_way,
     due_copies,
     is_copy_cancelled,
     lost_cancels,
@@ -29,11 +30,12 @@ from models.errors import (
     JobNotFoundError,
     JobStateConflictError,
     LeaseLostError,
+    NotAnImportJobError,
 )
 from models.jobs import finish_cancel, move, read_job, request_cancel
 from models.lifecycle import Actor, JobState
 from models.manifests import ImportDisposition
-from tests.builders import DRIVE, NOON, at_once, job_in, set_columns
+from tests.builders import ACCOUNT, DRIVE, NOON, at_once, job_in, set_columns
 
 SECONDS: Final = 60
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -189,8 +191,8 @@ def test_a_lease_is_seized_only_once_it_has_run_out(any_database: str) -> None:
     assert seize(job_id, RUN_OUT) is None
 
 
-def test_due_copies_are_those_that_nobody_copies_the_oldest_first(any_database: str) -> None:
-    """Checked in or half copied, Import, not cancelled, no living lease."""
+def test_due_copies_are_those_that_nobody_copies_the_least_tried_first(any_database: str) -> None:
+    """Checked in or half copied, Import, not cancelled, no living lease; one that fails starves nobody."""
     half, fresh = new_job("Transferring", "half"), new_job("Received", "fresh")
     for state in ("Creating", "Shipping", "Packaging", "Completed", "Closed"):
         new_job(state, f"is-{state}")
@@ -210,7 +212,9 @@ def test_due_copies_are_those_that_nobody_copies_the_oldest_first(any_database: 
         assert due_copies(session, NOON, 10) == [half, fresh]
         assert due_copies(session, NOON, 1) == [half]
         assert due_copies(session, RUN_OUT - MICROSECOND, 10) == [half, fresh]
-        assert due_copies(session, RUN_OUT, 10) == [half, held, fresh]
+        assert due_copies(session, RUN_OUT, 10) == [half, fresh, held]
+        assert copies_under_way(session, NOON) == [held]
+        assert copies_under_way(session, RUN_OUT) == []
 
 
 def test_lost_cancels_are_those_accepted_and_not_carried_out(any_database: str) -> None:
@@ -223,9 +227,10 @@ def test_lost_cancels_are_those_accepted_and_not_carried_out(any_database: str) 
     new_job("Completed", "done", cancelled=True)
     new_job("Received", "not-cancelled")
     with reading() as session:
-        assert set(lost_cancels(session, NOON, 10)) == set(waiting)
+        assert {job_id for job_id, _ in lost_cancels(session, NOON, 10)} == set(waiting)
+        assert {account for _, account in lost_cancels(session, NOON, 10)} == {ACCOUNT}
         assert len(lost_cancels(session, NOON, 2)) == 2
-        assert lost_cancels(session, RUN_OUT, 10)[0] == copying, "the oldest wish comes first"
+        assert lost_cancels(session, RUN_OUT, 10)[0] == (copying, ACCOUNT), "the oldest wish comes first"
 
 
 def test_a_job_tells_how_much_of_it_was_copied(any_database: str) -> None:
@@ -277,3 +282,20 @@ def test_packaging_ends_the_lease_and_what_its_holder_may_write(any_database: st
         move(session, read_job(session, job_id), JobState.PACKAGING, at=NOON, by=Actor.SERVICE)
     with pytest.raises(LeaseLostError):
         renew(job_id, token)
+
+
+def test_an_export_job_is_not_imported(any_database: str) -> None:
+    """Its drives are written to, not read; the job stays where it is."""
+    export: dict[str, Any] = {
+        "jobType": "Export",
+        "driveList": None,
+        "export": {"blobList": {"blobPathPrefix": ["/"]}},
+    }
+    job_id = new_job("Received", "export", **export)
+    with (
+        pytest.raises(NotAnImportJobError, match="import-drives copies the drives of Import jobs"),
+        writing() as session,
+    ):
+        take_copy_lease(session, job_id, seconds=60, at=NOON, by=Actor.OPERATOR)
+    with reading() as session:
+        assert read_job(session, job_id).state is JobState.RECEIVED

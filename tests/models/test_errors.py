@@ -23,7 +23,7 @@ ALL: Final = [
 # Error -> depth, parent and code, as drawn.
 DRAWN: Final = re.compile(r"^    (?P<lines>[│├└─ ]*)(?P<name>\w+Error)\b *(?P<code>[A-Z]\w+)?", re.MULTILINE)
 # One code for two errors, on purpose: a move is an operation too.
-SHARED: Final = {"JobStateConflict": {"JobStateConflictError", "MoveNotAllowedError"}}
+SHARED: Final = {"JobStateConflict": {"JobStateConflictError", "MoveNotAllowedError", "DriveMoveNotAllowedError"}}
 
 
 def drawn() -> dict[str, tuple[str, str | None]]:

@@ -223,7 +223,10 @@ WRONG: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
         "properties.encryptionKey",
         "kekUrl",
     ),
-    "a path out of the container": (body(diagnosticsPath="../x"), "properties.diagnosticsPath", "pattern"),
+    "a path out of the container": (body(diagnosticsPath="../x"), "properties.diagnosticsPath", "no container"),
+    "a path that climbs": (body(diagnosticsPath="abc/../x"), "properties.diagnosticsPath", "no container"),
+    "a path with a dot": (body(diagnosticsPath="abc/./x"), "properties.diagnosticsPath", "no container"),
+    "a container too long": (body(diagnosticsPath="a" * 64), "properties.diagnosticsPath", "no container"),
     "51 tags": ({**body(), "tags": {str(n): "" for n in range(51)}}, "tags", "at most 50"),
     "a long tag": ({**body(), "tags": {"n": "v" * 257}}, "tags", "256"),
     "no properties": ({"location": "West US"}, "properties", "required"),
@@ -250,7 +253,7 @@ def test_what_is_no_object_is_refused(document: str | bytes) -> None:
 NAMES: Final = {
     "jobName": (["ab", "A" + "b" * 63, "a_-9"], ["a", "1ab", "A" + "b" * 64, "a b", "a.b", "ab\n", ""]),
     "subscriptionId": (["s1", "0" * 64], ["", "s/1", "s_1", "0" * 65]),
-    "resourceGroupName": (["g", "a.b_(c)-d", "Gruppe-Ä"], ["", "a/b", "g" * 91, "g g", "g\n"]),
+    "resourceGroupName": (["g", "a.b_(c)-d"], ["", "a/b", "g" * 91, "g g", "g\n", "größe"]),
 }
 
 

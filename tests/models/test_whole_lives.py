@@ -473,7 +473,7 @@ class WholeLives(RuleBasedStateMachine):
                 moved = session.exec(
                     select(JobEvent.source, JobEvent.target, JobEvent.at)
                     .where(col(JobEvent.job_id) == life.job_id, col(JobEvent.kind) == EventKind.MOVED)
-                    .order_by(col(JobEvent.at))
+                    .order_by(col(JobEvent.number))
                 ).all()
                 assert [(source, target) for source, target, _ in moved] == list(pairwise(life.path))
                 assert not moved or moved[-1][2] == life.entered

@@ -167,6 +167,7 @@ def upgrade() -> None:
 
     op.create_table(
         "job_event",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("job_id", sa.Uuid(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
@@ -207,7 +208,8 @@ def upgrade() -> None:
         sa.Column("target", sa.String(), nullable=True),
         sa.Column("what", sa.String(), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("number"),
+        sa.UniqueConstraint("id"),
     )
     with op.batch_alter_table("job_event", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_job_event_job_id"), ["job_id"], unique=False)
