@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from prefect import Flow
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, Schedule
+from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 
 from flows.advance_jobs import advance_jobs
@@ -27,10 +31,14 @@ from flows.import_drives import import_drives
 from flows.return_drives import return_drives
 from flows.ship_job import ship_job
 from models.database import require_current_tables
+from models.runs import TAG
 from models.settings import Settings
 
 POLL_SECONDS: Final = 2.0
 """How often the served flows ask Prefect for work; 2 s make a trigger start within about 3 s."""
+
+_PAGE: Final = 200
+_PAGES_MAX: Final = 50
 
 _BY_OPERATORS: Final[tuple[Flow[..., Any], ...]] = (
     create_job,
@@ -62,7 +70,7 @@ def _deployment(flow: Flow[..., Any], by: str, schedule: Schedule | None = None)
         schedules=[schedule] if schedule else None,
         concurrency_limit=alone if schedule else None,
         description=flow.description,
-        tags=["drivepost", by],
+        tags=[TAG, by],
         enforce_parameter_schema=True,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
@@ -71,16 +79,42 @@ def _deployment(flow: Flow[..., Any], by: str, schedule: Schedule | None = None)
     return made
 
 
-def serve_all(ready: Path | None = None) -> None:
+def bury_the_dead() -> None:
+    """End in Prefect's books what cannot be alive: for a start that has the server to itself.
+
+    A run whose process was killed stays Running for ever, and keeps the one place that its deployment has, so
+    that no sweep would ever run again.
+    """
+    alive = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    working = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=alive)))
+    with get_client(sync_client=True) as client:
+        for _ in range(_PAGES_MAX):
+            dead = client.read_flow_runs(flow_run_filter=working, limit=_PAGE)
+            for run in dead:
+                client.set_flow_run_state(
+                    run.id, Crashed(message="its process ended with an earlier start"), force=True
+                )
+            if len(dead) < _PAGE:
+                break
+        for deployment in client.read_deployments(limit=_PAGE):
+            with suppress(ObjectNotFound):
+                free = GlobalConcurrencyLimitUpdate(active_slots=0)
+                client.update_global_concurrency_limit(f"deployment:{deployment.id}", free)
+
+
+def serve_all(ready: Path | None = None, *, alone: bool = False) -> None:
     """Serve every deployment until told to stop; schedules are left as they are.
 
     Args:
         ready: a file that is made once everything is deployed.
+        alone: nobody else serves flows on this Prefect server, so that what seems to work is dead.
 
     Raises:
         DatabaseError: the tables are not those of this version.
     """
     require_current_tables()
+    if alone:
+        bury_the_dead()
     logging.getLogger("prefect.runner").setLevel(logging.WARNING)
     runner = Runner(query_seconds=POLL_SECONDS, pause_on_shutdown=False, limit=None)
     for deployment in deployments(Settings()):
@@ -92,4 +126,4 @@ def serve_all(ready: Path | None = None) -> None:
 
 
 if __name__ == "__main__":
-    serve_all(*map(Path, sys.argv[1:]))
+    serve_all(Path(sys.argv[1]), alone="--alone" in sys.argv[2:])

@@ -37,8 +37,15 @@ def up(console: Console) -> None:
     """
     settings = Settings()
     load_locations(settings.locations_file)
-    for folder in (settings.data_directory, settings.bay, settings.intake):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for variable, folder in (
+        ("DATA_DIRECTORY", settings.data_directory),
+        ("BAY_DIRECTORY", settings.bay),
+        ("INTAKE_DIRECTORY", settings.intake),
+    ):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SettingsError(f"DRIVEPOST_{variable}: cannot be made: {error.strerror}") from None
     with _alone(settings), _ended_by_signals(), ExitStack() as stack:
         console.print(f"tables at revision {upgrade(settings.database)}")
         environment: dict[str, str] = {}
@@ -57,7 +64,8 @@ def up(console: Console) -> None:
         ready = logs / "flows.ready"
         ready.unlink(missing_ok=True)
         serving = Process(
-            [sys.executable, "-m", "deployments.serving", str(ready)],
+            # With a server of our own, and the lock on the data directory, nobody else serves flows there.
+            [sys.executable, "-m", "deployments.serving", str(ready), *(["--alone"] if server else [])],
             environment,
             logs / "flows.log",
             logs / "flows.pid",

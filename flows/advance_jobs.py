@@ -7,7 +7,7 @@ from models.errors import DrivepostError
 from models.settings import Settings
 from tasks.drives import carry_out_cancels, copies_to_start, find_lost_cancels, tell_of_overdue_packages
 from tasks.intake import finish_taken_requests
-from tasks.run_history import forget_runs, start_copies
+from tasks.run_history import forget_runs, hide_names, start_copies
 
 _FILES_MAX = 100
 
@@ -74,6 +74,7 @@ def _overdue(settings: Settings, told: list[str], _faults: list[str]) -> None:
 
 
 def _history(settings: Settings, told: list[str], _faults: list[str]) -> None:
+    hide_names()
     forgotten = forget_runs(settings.history_runs_max)
     if forgotten:
         told.append(f"{forgotten} runs of deleted jobs forgotten")

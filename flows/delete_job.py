@@ -5,6 +5,7 @@ from contextlib import suppress
 from flows.promises import Ended, JobReference, done, promise, run_id
 from models.errors import JobNotFoundError
 from models.settings import Settings
+from tasks.intake import remove_taken_requests
 from tasks.jobs import delete_rows_of_job, open_job
 from tasks.run_history import forget_runs, hide_parameters
 
@@ -22,6 +23,7 @@ def delete_job(job: JobReference) -> Ended:
     """
     settings = Settings()
     job_id = open_job(job, run_id())
+    remove_taken_requests(settings.intake, job_id)
     # Somebody else's delete may come in between; what is left to do is the same.
     with suppress(JobNotFoundError):
         delete_rows_of_job(job_id)

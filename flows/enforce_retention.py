@@ -46,14 +46,14 @@ def enforce_retention(dry_run: bool = False) -> Ended:  # noqa: FBT001, FBT002  
 
 
 def _list(at: datetime) -> Ended:
-    due = list_expired(at, _LISTED_MAX, run_id())
+    count, due = list_expired(at, _LISTED_MAX, run_id())
     _show(
         "retention-dry-run",
         [_row(expired, at) for expired in due],
         f"Due for deletion at {at:%Y-%m-%d %H:%M:%S} UTC",
     )
-    more = f", and those beyond the first {_LISTED_MAX:,}" if len(due) == _LISTED_MAX else ""
-    return done(f"would delete {len(due):,} jobs{more}; nothing was deleted")
+    listed = f"; the {len(due):,} longest overdue are listed" if count > len(due) else ""
+    return done(f"would delete {count:,} jobs{listed}; nothing was deleted")
 
 
 def _row(expired: Expired, at: datetime) -> dict[str, str]:

@@ -41,7 +41,10 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
     if make_url(url).get_backend_name() == "sqlite":
         database = make_url(url).database
         if database:
-            Path(database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                Path(database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise DatabaseError(f"the database's folder cannot be made: {error.strerror}") from None
         opened = create_engine(url, hide_parameters=True, connect_args={"timeout": wait_seconds_max})
         event.listen(opened, "connect", _prepare_sqlite)
         event.listen(opened, "begin", _begin_sqlite)

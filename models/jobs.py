@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import JSON, delete, update
+from sqlalchemy import JSON, delete, func, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.columns import UtcDateTime, words
@@ -300,6 +300,16 @@ def expired_jobs(session: Session, at: datetime, rows_max: int, *, lock: bool = 
     return [
         Expired(job_id=row[0], state=JobState(row[1]), expires_at=row[2]) for row in rows if row[2] is not None
     ]
+
+
+def count_expired_jobs(session: Session, at: datetime) -> int:
+    """Count the jobs whose time is over at a moment."""
+    due = (
+        select(func.count())
+        .select_from(Job)
+        .where(col(Job.expires_at) <= at, col(Job.state).in_(RULES[Operation.EXPIRE].done))
+    )
+    return session.exec(due).one()
 
 
 def delete_expired_jobs(session: Session, at: datetime, rows_max: int) -> Sequence[Expired]:

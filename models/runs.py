@@ -5,12 +5,16 @@ forgotten, and go when Prefect has forgotten the run.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import delete, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.personal_data import impersonal
+
+TAG: Final = "drivepost"
+"""On every deployment of ours, and so on every run of it."""
 
 
 class JobRun(SQLModel, table=True):

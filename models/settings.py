@@ -6,6 +6,8 @@ from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
+from obstore import parse_scheme
+from obstore.exceptions import BaseError
 from platformdirs import user_data_path
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -135,8 +137,10 @@ class _Fields(BaseSettings):
     @classmethod
     def _are_addresses(cls, value: dict[str, str] | str) -> dict[str, str] | str:
         for address in value.values() if isinstance(value, dict) else [value]:
-            if address and not urlsplit(address).scheme:
-                raise ValueError("a store's address needs a scheme, such as file:///srv/blobs or s3://bucket")
+            if address and not _is_store(address):
+                raise ValueError(
+                    "must be a store's address, such as file:///srv/blobs, az://{container} or s3://bucket"
+                )
         return value
 
     @model_validator(mode="after")
@@ -199,6 +203,16 @@ class Settings(_Fields):
         if "{container}" not in address:
             address = address.rstrip("/") + "/{container}"
         return address.replace("{account}", account)
+
+
+def _is_store(address: str) -> bool:
+    if not urlsplit(address).scheme:
+        return False
+    try:
+        parse_scheme(address.replace("{account}", "account").replace("{container}", "container"))
+    except BaseError:
+        return False
+    return True
 
 
 def _is_cron(text: str) -> bool:

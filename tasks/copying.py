@@ -27,7 +27,7 @@ from models.copy_logs import (
 )
 from models.database import database_time, reading, writing
 from models.drives import Drive, move_drive, serial
-from models.errors import CancelAcceptedError, DriveError, ManifestError
+from models.errors import CancelAcceptedError, DriveError, ManifestError, StoreError
 from models.jobs import Job, LogLevel, move, read_job
 from models.lifecycle import Actor, DriveState, JobState, Operation
 from models.manifest_reader import ManifestSummary, check_manifest, iterate_blobs
@@ -188,8 +188,14 @@ class DriveCopying:
 
     # -- what the customer can read afterwards ---------------------------------------------------------
 
-    def _put_log(self, kind: LogKind, write: Callable[[SupportsWrite], object]) -> str:
-        """Write a log, or the manifest's copy, into the customer's storage account; tell where it is."""
+    def _put_log(self, kind: LogKind, write: Callable[[SupportsWrite], object]) -> str | None:
+        """Write a log, or the manifest's copy, into the customer's storage account; tell where it is.
+
+        None where the store refuses this one name: a job whose log cannot be kept must end all the same.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
         with reading() as session:
             job = session.get_one(Job, self.job_id)
             drive = session.get_one(Drive, (self.job_id, self.number))
@@ -202,7 +208,12 @@ class DriveCopying:
             write(file)
             file.seek(0)
             staging = f"{self.job_id}/{self.number}/{kind}"
-            container.put(path, iter(lambda: file.read(_PIECE_BYTES), b""), staging, overwrite=True)
+            try:
+                container.put(path, iter(lambda: file.read(_PIECE_BYTES), b""), staging, overwrite=True)
+            except StoreError:
+                container.stage_block(staging, 0, b"")
+                container.discard(staging)
+                return None
             container.discard(staging)
         return container.uri(path)
 

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
-from models.database import database_time, writing
+from sqlmodel import col, select
+
+from models.database import database_time, reading, writing
 from models.errors import DrivepostError, IntakeError
+from models.events import JobEvent
 from models.jobs import read_job
 from models.lifecycle import Actor
 from models.locations import load_locations
@@ -150,6 +153,19 @@ def _put_back(intake: Path, taken: Path) -> None:
     if free.exists():
         free = intake / f"{uuid4().hex[:8]}-{name}"
     taken.rename(free)
+
+
+@act
+def remove_taken_requests(intake: Path, job_id: UUID) -> None:
+    """Remove what create-job took for a job and did not remove when it was cut; harmless when there is nothing.
+
+    Before the job's rows go: they alone tell which files made it, and without them it would be made again.
+    """
+    with reading() as session:
+        made_by = session.exec(select(JobEvent.id).where(col(JobEvent.job_id) == job_id)).all()
+    for event_id in made_by:
+        for file in (intake / _TAKEN).glob(f"{event_id}.*"):
+            file.unlink(missing_ok=True)
 
 
 @act

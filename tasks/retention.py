@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from models.database import database_time, reading, writing
-from models.jobs import Expired, delete_expired_jobs, expired_jobs
+from models.jobs import Expired, count_expired_jobs, delete_expired_jobs, expired_jobs
 from models.lifecycle import JobState
 from models.runs import record_run
 from tasks.acts import act
@@ -64,11 +64,15 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int) -> Sweep:
 
 
 @act
-def list_expired(at: datetime, rows_max: int, flow_run_id: UUID | None) -> list[Expired]:
-    """List what a sweep at a moment would delete, at most `rows_max`, and that this run spoke of it."""
+def list_expired(at: datetime, rows_max: int, flow_run_id: UUID | None) -> tuple[int, list[Expired]]:
+    """List what a sweep at a moment would delete, and write down that this run spoke of it.
+
+    Returns:
+        How many jobs it would delete, and the longest overdue of them, at most `rows_max`.
+    """
     with writing() as session:
         due = list(expired_jobs(session, at, rows_max, lock=flow_run_id is not None))
         if flow_run_id is not None:
             for expired in due:
                 record_run(session, expired.job_id, flow_run_id)
-        return due
+        return count_expired_jobs(session, at), due

@@ -16,13 +16,15 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from models.database import reading, writing
 from models.errors import PrefectAwayError
-from models.runs import runs_to_forget, strike_run
+from models.runs import TAG, runs_to_forget, strike_run
 from tasks.acts import act
 
 _PAGE: Final = 200
@@ -98,6 +100,25 @@ def hide_parameters(flow_run_id: UUID | None) -> None:
         return
     with _prefect() as client:
         client.update_flow_run(flow_run_id, parameters={})
+
+
+@act
+def hide_names() -> int:
+    """Empty the parameters of runs that ended before they began and name a job by its names.
+
+    No act of ours ran in them, so that they are on no list of a job's runs and would outlive it. Looked at are
+    the 200 that ended last.
+    """
+    ended = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLED, StateType.CRASHED])),
+        tags=FlowRunFilterTags(all_=[TAG]),
+    )
+    with _prefect() as client:
+        runs = client.read_flow_runs(flow_run_filter=ended, limit=_PAGE, sort=FlowRunSort.END_TIME_DESC)
+        named = [run for run in runs if "/" in str(run.parameters.get("job"))]
+        for run in named:
+            client.update_flow_run(run.id, parameters={})
+    return len(named)
 
 
 @act

@@ -52,7 +52,7 @@ from tests.builders import (
     run_out,
 )
 
-PREFECT_ACTS: Final = ("start_copies", "hide_parameters", "forget_runs")
+PREFECT_ACTS: Final = ("start_copies", "hide_parameters", "hide_names", "forget_runs")
 INSIDE: Final = (
     (BlobCopier, "_record"),
     (Container, "_put"),

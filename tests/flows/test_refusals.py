@@ -43,7 +43,12 @@ BY_NAME: Final = "s1/g1/job1"
 @pytest.fixture(autouse=True)
 def _no_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no flow look for a server."""
-    for place in ("advance_jobs.start_copies", "advance_jobs.forget_runs", "delete_job.forget_runs"):
+    for place in (
+        "advance_jobs.start_copies",
+        "advance_jobs.hide_names",
+        "advance_jobs.forget_runs",
+        "delete_job.forget_runs",
+    ):
         monkeypatch.setattr(f"flows.{place}", lambda *_: [])
     for place in ("promises", "delete_job"):
         monkeypatch.setattr(f"flows.{place}.hide_parameters", lambda *_: None)
@@ -428,3 +433,19 @@ def test_an_impossible_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     job_id = job(_S.CREATING)
     monkeypatch.setenv("DRIVEPOST_COPY_STOP_SECONDS_MAX", "Ada Example")
     refused(cancel_job.fn(job_id), "SettingsInvalid", "DRIVEPOST_COPY_STOP_SECONDS_MAX")
+
+
+def test_a_job_that_was_deleted_is_not_made_again_by_what_create_job_left(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut between its last write and the removal of the file; the file goes with the job."""
+    (data_directory / "intake" / "a.json").write_text(json.dumps(job_request("Lazarus")))
+    with monkeypatch.context() as cut:
+        cut.setattr(Path, "unlink", lambda *_, **__: None)
+        assert create_job.fn().is_completed()
+    (left,) = (data_directory / "intake" / ".taken").iterdir()
+    assert delete_job.fn("s1/g1/Lazarus").is_completed()
+    assert not left.exists()
+    assert advance_jobs.fn().is_completed()
+    with reading() as session:
+        assert session.exec(select(Job)).all() == []

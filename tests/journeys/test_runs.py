@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelled
 from sqlmodel import col, select
 
 from deployments.serving import deployments
@@ -47,6 +48,13 @@ def _run(client: SyncPrefectClient, flow: Flow[..., Any], **parameters: object) 
     """Run a flow to its end; gives its run as Prefect keeps it."""
     ended: Any = flow(**parameters, return_state=True)
     return client.read_flow_run(ended.state_details.flow_run_id)
+
+
+def _deployed(name: str) -> UUID:
+    (described,) = [each for each in deployments(Settings()) if each.name == name]
+    deployment_id = described.apply()
+    assert isinstance(deployment_id, UUID)
+    return deployment_id
 
 
 def _log_of(client: SyncPrefectClient, run: FlowRun) -> list[str]:
@@ -133,6 +141,20 @@ def test_a_deleted_job_leaves_no_run_log_or_artifact(
         assert not session.exec(select(JobRun).where(col(JobRun.job_id) == job_id)).all()
 
 
+def test_a_run_that_never_began_does_not_keep_a_jobs_names(prefect: SyncPrefectClient) -> None:
+    """It is on no list of the job's runs, and would outlive it."""
+    deployment_id = _deployed("cancel-job")
+    runs = [
+        prefect.create_flow_run_from_deployment(deployment_id, parameters={"job": named})
+        for named in ("s1/g1/never-begun", str(uuid4()))
+    ]
+    for run in runs:
+        prefect.set_flow_run_state(run.id, Cancelled(), force=True)
+    _run(prefect, advance_jobs)
+    assert prefect.read_flow_run(runs[0].id).parameters == {}
+    assert prefect.read_flow_run(runs[1].id).parameters == runs[1].parameters
+
+
 def test_a_run_that_is_still_telling_is_forgotten_later(prefect: SyncPrefectClient) -> None:
     """The last lines of its log may be on their way; they would outlive it."""
     job_id = _made(JobState.COMPLETED)
@@ -175,10 +197,9 @@ def test_create_job_tells_the_new_id_and_its_run_goes_with_the_job(
 @pytest.mark.parametrize("wrong", ["", "job1", "s1/g1", "s1/g1/1job", "DROP TABLE job", str(uuid4())[:-1]])
 def test_the_form_refuses_what_names_no_job(prefect: SyncPrefectClient, wrong: str) -> None:
     """The deployment's schema is the first to look."""
-    (described,) = [each for each in deployments(Settings()) if each.name == "delete-job"]
-    deployment_id = described.apply()
+    deployment_id = _deployed("delete-job")
     with pytest.raises(PrefectHTTPStatusError, match=r"409|422"):
-        prefect.create_flow_run_from_deployment(deployment_id, parameters={"job": wrong})  # type: ignore[arg-type]
+        prefect.create_flow_run_from_deployment(deployment_id, parameters={"job": wrong})
 
 
 @pytest.mark.parametrize(
@@ -204,8 +225,7 @@ def test_a_wrong_value_past_the_form_ends_in_one_line_that_does_not_repeat_it(
 
 def test_a_copy_is_started_once_while_its_run_waits(prefect: SyncPrefectClient) -> None:
     """advance-jobs finds a due copy every minute; one run of it is enough."""
-    (described,) = [each for each in deployments(Settings()) if each.name == "import-drives"]
-    deployment_id = described.apply()
+    deployment_id = _deployed("import-drives")
     job_ids = [_made(JobState.RECEIVED), _made(JobState.RECEIVED, "second"), _made(JobState.RECEIVED, "third")]
     elsewhere = uuid4()
     assert run_history.start_copies.fn(job_ids, [elsewhere], 3, 60) == job_ids[:2]

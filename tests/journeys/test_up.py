@@ -83,6 +83,12 @@ class _Api:
         )
         return list(found.raise_for_status().json())
 
+    def take_place(self, flow: str) -> None:
+        deployment = httpx.get(f"{self._url}/deployments/name/{flow}/{flow}").raise_for_status().json()
+        limit = f"{self._url}/v2/concurrency_limits/deployment:{deployment['id']}"
+        httpx.patch(limit, json={"active_slots": 1}).raise_for_status()
+        assert httpx.get(limit).json()["active_slots"] == 1
+
     def trigger(self, flow: str, **parameters: object) -> str:
         deployment = httpx.get(f"{self._url}/deployments/name/{flow}/{flow}").raise_for_status().json()
         url = f"{self._url}/deployments/{deployment['id']}/create_flow_run"
@@ -142,8 +148,15 @@ def test_everything_runs_on_one_machine_and_goes_on_after_a_restart(
         process.kill()
         process.wait()
         assert _left_behind(data_directory)
+        # A sweep that was killed has taken the one place that its deployment has.
+        for flow in ("advance-jobs", "enforce-retention"):
+            api.take_place(flow)
 
     with _started(environment) as process:
+        known = {run["id"] for run in api.ended_runs("advance-jobs")}
+        sweeps = _await(lambda: [run for run in api.ended_runs("advance-jobs") if run["id"] not in known])
+        assert "COMPLETED" in {run["state"]["type"] for run in sweeps}
+        assert api.state_after("enforce-retention")["type"] == "COMPLETED"
         assert api.state_after("delete-job", job=str(job_id))["type"] == "COMPLETED"
         process.send_signal(signal.SIGINT)
         began = time.monotonic()

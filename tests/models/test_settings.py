@@ -47,7 +47,10 @@ BOUNDS: Final = {
     "BAY_DIRECTORY": (["bay"], ["/srv/bay"]),
     "INTAKE_DIRECTORY": (["intake"], ["/srv/intake"]),
     "LOCATIONS_FILE": (["locations.json"], ["/srv/locations.json"]),
-    "DEFAULT_STORE": ([SECRET, "/srv/blobs"], ["", "file:///srv/blobs", "az://x"]),
+    "DEFAULT_STORE": (
+        [SECRET, "/srv/blobs", "ftp://x", "bogus://x/{container}", "s3:"],
+        ["", "file:///srv/blobs", "az://x"],
+    ),
 }
 
 

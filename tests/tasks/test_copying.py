@@ -699,3 +699,30 @@ def test_other_jobs_blobs_are_left_alone_by_a_cancel(
         "data/other/a": b"a",
         "data/other/big": _BIG["big"],
     }
+
+
+def test_a_job_whose_log_cannot_be_kept_ends_all_the_same(data_directory: Path, any_database: str) -> None:
+    """A customer's blob stands where the folder of logs must be; the drive is copied, and has no log."""
+    job_id = received_job(data_directory, {"S1": {"waies": b"in the way", "a": b"a"}}, diagnosticsPath="data")
+    assert import_drives.fn(str(job_id)).is_completed()
+    assert state_of(job_id) is JobState.PACKAGING
+    assert drive_of(job_id).state is DriveState.COMPLETED
+    assert drive_of(job_id).error_log_uri is None
+    assert not [path for path in store_of(data_directory) if ".drivepost" in path]
+
+
+def test_a_cancel_ends_in_completed_though_the_store_is_away(
+    data_directory: Path, any_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies aside there stays; the drive is told as stopped, and goes back."""
+    job_id = half_copied(data_directory, monkeypatch, "job1")
+    run_out(job_id)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreError("the store refused: Test")
+
+    for act in ("discard", "put", "stage_block"):
+        monkeypatch.setattr(Container, act, refuse)
+    assert cancel_job.fn(str(job_id)).is_completed()
+    assert state_of(job_id) is JobState.COMPLETED
+    assert drive_of(job_id).state is DriveState.COMPLETED_MORE_INFO
