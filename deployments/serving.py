@@ -102,7 +102,7 @@ def bury_the_dead() -> None:
                 client.update_global_concurrency_limit(f"deployment:{deployment.id}", free)
 
 
-def serve_all(ready: Path | None = None, *, alone: bool = False) -> None:
+def serve_all(ready: Path, *, alone: bool) -> None:
     """Serve every deployment until told to stop; schedules are left as they are.
 
     Args:
@@ -119,8 +119,7 @@ def serve_all(ready: Path | None = None, *, alone: bool = False) -> None:
     runner = Runner(query_seconds=POLL_SECONDS, pause_on_shutdown=False, limit=None)
     for deployment in deployments(Settings()):
         runner.add_deployment(deployment)
-    if ready:
-        ready.touch()
+    ready.touch()
     with suppress(KeyboardInterrupt, TerminationSignal):
         asyncio.run(runner.start())
 

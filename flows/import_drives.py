@@ -3,21 +3,19 @@
 from uuid import UUID
 
 from flows.promises import Ended, JobReference, done, promise, run_id, say, stopped
-from models.errors import CancelAcceptedError, DrivepostError, JobChangedError, StoreError, UnexpectedError
+from flows.stopped_copies import complete_stopped_job
+from models.errors import CancelAcceptedError, DrivepostError, JobChangedError, UnexpectedError
 from models.requests import DRIVES_MAX
 from models.settings import Settings
 from tasks.drives import (
-    bytes_copied,
     copy_drive,
-    discard_half_written_blobs,
     drives_to_copy,
-    end_stopped_drives,
     give_up_drive,
     pack_job,
     release_lease,
     take_lease,
 )
-from tasks.jobs import complete_cancelled_job, open_job, storage_account_of
+from tasks.jobs import open_job, storage_account_of
 from tasks.pulse import CopyLimits
 
 
@@ -43,14 +41,7 @@ def import_drives(job: JobReference) -> Ended:
         return done(f"nothing to do: the copy of job {job_id} is over")
     if _copy(job_id, token, settings, store):
         return done(f"job {job_id} is copied, and its drives wait to be sent back")
-    try:
-        discard_half_written_blobs(job_id, store)
-    except StoreError as error:
-        say(f"{error.line}; what lies aside there stays")
-        end_stopped_drives(job_id, store)
-    copied, listed = bytes_copied(job_id)
-    complete_cancelled_job(job_id)
-    return stopped(f"job {job_id} was cancelled and is Completed; {copied:,} of {listed:,} bytes were copied")
+    return stopped(complete_stopped_job(job_id, store))
 
 
 def _copy(job_id: UUID, token: int, settings: Settings, store: str) -> bool:

@@ -3,7 +3,7 @@
 from flows.promises import Ended, JobReference, RequestFile, done, promise, run_id
 from models.lifecycle import Outcome
 from models.settings import Settings
-from tasks.intake import remove_request_file
+from tasks.intake import is_gone, remove_request_file
 from tasks.jobs import mark_as_shipped, open_job
 
 
@@ -22,7 +22,7 @@ def ship_job(job: JobReference, request_file: RequestFile = "") -> Ended:
     """
     file = Settings().intake / request_file if request_file else None
     job_id = open_job(job, run_id())
-    told = "" if file is None or file.exists() else "; there is no such request file"
+    told = "; there is no such request file" if file and is_gone(file) else ""
     outcome = mark_as_shipped(job_id, file)
     if file:
         remove_request_file(file)

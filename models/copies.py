@@ -22,7 +22,7 @@ from models.copy_logs import (
     LoggedBlob,
     LoggedBlock,
 )
-from models.drives import Drive
+from models.drives import drives_of
 from models.errors import CopyHeldElsewhereError, LeaseLostError, NotAnImportJobError
 from models.jobs import Job, read_job
 from models.lifecycle import (
@@ -219,7 +219,7 @@ def reports_of(session: Session, job_id: UUID, drive_number: int) -> Sequence[Bl
 
 def copied_bytes(session: Session, job_id: UUID) -> tuple[int, int]:
     """Tell how much of a job was copied: bytes committed, and bytes listed by the drives begun."""
-    drives = session.exec(select(Drive).where(col(Drive.job_id) == job_id)).all()
+    drives = drives_of(session, job_id)
     return sum(drive.bytes_succeeded for drive in drives), sum(drive.bytes_total or 0 for drive in drives)
 
 

@@ -1,6 +1,5 @@
 """Acts on the drives of a job: the look into the bay, the copy, and the way back."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ from models.requests import ReturnRequest, parse
 from models.runs import record_run
 from tasks.acts import act, without_data
 from tasks.copying import DriveCopying
-from tasks.intake import read_request_file
+from tasks.intake import is_gone, read_request_file
 from tasks.mounts import drives_in
 from tasks.pulse import CopyLimits, Pulse
 
@@ -69,14 +68,10 @@ def send_drives_back(job_id: UUID, request_file: Path | None) -> Returned:
         JobStateConflictError: the copy is not over.
     """
     package = None
-    if request_file and not (_is_gone(request_file) and _is_everything_sent(job_id)):
+    if request_file and not (is_gone(request_file) and _is_everything_sent(job_id)):
         package = parse(ReturnRequest, read_request_file(request_file)).return_package
     with writing() as session:
         return return_drives(session, job_id, package, at=database_time(session), by=Actor.OPERATOR)
-
-
-def _is_gone(request_file: Path) -> bool:
-    return not os.path.lexists(request_file)
 
 
 def _is_everything_sent(job_id: UUID) -> bool:

@@ -37,6 +37,11 @@ class Created:
     refused: tuple[str, ...]
 
 
+def is_gone(file: Path) -> bool:
+    """Tell whether a request file is not there any more; a link that leads nowhere is there."""
+    return not os.path.lexists(file)
+
+
 def read_request_file(file: Path) -> bytes:
     """Read a request file; neither a link nor anything over 1 MiB.
 
@@ -96,7 +101,7 @@ def _create_each(
             job_ids.append(_create(taken, event_id, locations_file, flow_run_id))
             taken.unlink(missing_ok=True)
         except DrivepostError as error:
-            if not os.path.lexists(taken):
+            if is_gone(taken):
                 continue  # another run finished it
             _put_back(intake, taken)
             refused.append(f"file {place}: {error.line}")

@@ -1,6 +1,5 @@
 """Acts on a job's row: opened, shipped, cancelled, closed, deleted."""
 
-import os
 from pathlib import Path
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from models.requests import UpdateJobBody, parse
 from models.runs import record_run
 from models.updates import update_job
 from tasks.acts import act
-from tasks.intake import read_request_file
+from tasks.intake import is_gone, read_request_file
 
 
 @act
@@ -50,7 +49,7 @@ def mark_as_shipped(job_id: UUID, request_file: Path | None) -> Outcome:
         NotReadyToShipError: return address or delivery package is missing.
         JobStateConflictError: it is too late.
     """
-    if request_file and not os.path.lexists(request_file):
+    if request_file and is_gone(request_file):
         with reading() as session:
             if read_job(session, job_id).state is JobState.SHIPPING:
                 # A run that was cut after its last act removed the file; what it asked for was done.
