@@ -5,11 +5,24 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Enum, Integer
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Enum,
+    Integer,
+    LargeBinary,
+    Table,
+    event,
+)
+from sqlalchemy.sql.operators import OperatorType, is_, is_not
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field
 
-from models.personal_data import impersonal
+from models.key_files import open_sealed, ring
+from models.personal_data import Kind, impersonal, personal, secret
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -38,6 +51,66 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class Sealed(TypeDecorator[str]):
+    """A text that is in the database only sealed, and in this process only as long as somebody reads it.
+
+    The same text is sealed differently each time, so that nothing can be looked for by it: comparing is refused,
+    but for being there at all.
+
+    Args:
+        place: `table.column`; a column says it by itself when it becomes part of a table.
+    """
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def __init__(self, place: str = "") -> None:
+        super().__init__()
+        self.place = place
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+        """Seal a text on its way in."""
+        return None if value is None else ring().seal(self.place, value)
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Open a text on its way out."""
+        return None if value is None else open_sealed(self.place, value)
+
+    class Comparator(TypeDecorator.Comparator[str]):
+        """Tells whether there is a text; nothing else can be asked of a sealed one."""
+
+        def operate(self, op: OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
+            """Refuse every comparison but with NULL."""
+            if op not in {is_, is_not}:
+                raise TypeError(
+                    "a sealed column cannot be compared in the database; open its rows and compare those"
+                )
+            return super().operate(op, *other, **kwargs)
+
+    comparator_factory = Comparator
+
+
+@event.listens_for(Column, "after_parent_attach")
+def _say_where(column: Column[Any], table: object) -> None:
+    if isinstance(column.type, Sealed) and isinstance(table, Table):
+        column.type.place = f"{table.name}.{column.name}"
+
+
+def personal_text(kind: Kind, **options: Any) -> Any:
+    """Make a column of personal data: sealed, and saying of which kind it is.
+
+    Args:
+        kind: one of the eleven.
+        options: of the field, such as a default.
+    """
+    return Field(sa_type=Sealed, sa_column_kwargs=personal(kind), **options)
+
+
+def secret_text(**options: Any) -> Any:
+    """Make a column of secrets: sealed, and given out by one call alone."""
+    return Field(sa_type=Sealed, sa_column_kwargs=secret(), **options)
 
 
 def words(of: type[StrEnum], name: str = "") -> Any:

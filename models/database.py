@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
@@ -20,7 +20,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from models.errors import DatabaseError
+from models.key_files import read_ring, use_ring
+from models.sealing_keys import follow, make_keys, make_known, require_keys
 from models.settings import Settings
+
+_PAGES_RETURNED_MAX: Final = 100_000
 
 
 @cache
@@ -76,6 +80,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -96,8 +101,9 @@ def reading() -> Iterator[Session]:
 
 @contextmanager
 def writing() -> Iterator[Session]:
-    """Open one transaction: committed at the end, undone by any error."""
+    """Open one transaction: committed at the end, undone by any error. It seals with the key now in use."""
     with Session(engine().execution_options(writes=True), expire_on_commit=False) as session, session.begin():
+        follow(session)
         yield session
 
 
@@ -117,42 +123,100 @@ def _alembic(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(files("models") / "migrations"))
     config.attributes["url"] = url
+    # What a migration needs of living code, by the names of this moment.
+    config.attributes["seal"] = lambda place, text: read_ring().seal(place, text)
+    config.attributes["open"] = lambda place, sealed: read_ring().open(place, sealed)
     return config
 
 
 def upgrade(url: str) -> str:
-    """Bring the tables to what this version needs; safe to repeat, and by several at once.
+    """Bring the tables to what this version needs, and make the first sealing key where there is none.
+
+    Safe to repeat, and by several at once.
 
     Returns:
         The revision that the tables are at.
 
     Raises:
+        SealingKeyError: a key that the database is sealed with is missing or wrong; nothing is changed.
         DatabaseError: the database does not answer, or was written by a newer version.
     """
     config = _alembic(url)
     head = str(ScriptDirectory.from_config(config).get_current_head())
+    opened = open_engine(url, Settings().database_wait_seconds_max)
     try:
+        with opened.connect() as connection:
+            require_keys(connection)
+            found = MigrationContext.configure(connection).get_current_revision()
+        make_keys()
         command.upgrade(config, "head")
+        with Session(opened.execution_options(writes=True)) as session, session.begin():
+            make_known(session, database_time(session))
+        if found != head:
+            _leave_nothing_behind(opened)
     except DBAPIError as error:
         raise DatabaseError(f"the database cannot be opened: {type(error.orig).__name__}") from None
     except CommandError:
         raise DatabaseError(
             "the database was written by a newer Drivepost; install that version, or restore a backup"
         ) from None
+    finally:
+        opened.dispose()
     return head
 
 
 def require_current_tables() -> None:
-    """Refuse to work on tables of another version.
+    """Refuse to work on tables of another version, or without the keys that they are sealed with.
 
     Raises:
         DatabaseError: the tables are missing or older; the text says how to bring them up to date.
+        SealingKeyError: a key is missing or wrong.
     """
     head = ScriptDirectory.from_config(_alembic(Settings().database)).get_current_head()
     try:
         with engine().connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
+            if found == head:
+                require_keys(connection)
     except DBAPIError as error:
         raise DatabaseError(f"the database cannot be opened: {type(error.orig).__name__}") from None
     if found != head:
         raise DatabaseError("the tables are not those of this version; run 'drivepost database upgrade'")
+
+
+def _leave_nothing_behind(opened: Engine) -> None:
+    """On SQLite, write the file anew: what tables held before is nowhere in it, and pages can be given back."""
+    if opened.dialect.name == "sqlite":
+        _outside_of_transactions(
+            opened, "PRAGMA auto_vacuum = INCREMENTAL", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"
+        )
+
+
+def _outside_of_transactions(opened: Engine, *statements: str) -> Any:
+    """Say to SQLite what it does not take within a transaction; gives what the last statement answered."""
+    connection = opened.raw_connection()
+    try:
+        answers = [connection.cursor().execute(statement).fetchall() for statement in statements]
+    finally:
+        connection.close()
+    return answers[-1]
+
+
+def return_free_pages() -> bool:
+    """After a deletion on SQLite: let the log ahead run into the database and be cut, and give back free pages.
+
+    Pages that become free are overwritten with zeros (`secure_delete`). PostgreSQL does its own.
+
+    Returns:
+        Whether it is done; False when somebody was reading, so that it is to be tried again.
+    """
+    if engine().dialect.name != "sqlite":
+        return True
+    try:
+        answer = _outside_of_transactions(
+            engine(), f"PRAGMA incremental_vacuum({_PAGES_RETURNED_MAX})", "PRAGMA wal_checkpoint(TRUNCATE)"
+        )
+    except sqlite3.OperationalError:
+        return False
+    busy = answer[0][0]
+    return not busy

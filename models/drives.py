@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from models.columns import UtcDateTime, of_job, words
+from models.columns import UtcDateTime, of_job, personal_text, secret_text, words
 from models.copy_logs import DriveStatus
 from models.errors import JobChangedError
 from models.events import EventKind, JobEvent
 from models.lifecycle import DRIVE_ON_SITE, Actor, DriveState, require_drive_move
-from models.personal_data import Kind, impersonal, personal, secret
+from models.personal_data import Kind, impersonal
 
 WITHOUT_ERRORS: Final = frozenset({DriveStatus.COMPLETED, DriveStatus.COMPLETED_WITH_WARNINGS})
 """How a copy ends that did all it was asked."""
@@ -28,8 +28,8 @@ class Drive(SQLModel, table=True):
 
     job_id: UUID = of_job()
     number: int = Field(primary_key=True, sa_column_kwargs=impersonal())
-    drive_id: str = Field(sa_column_kwargs=personal(Kind.DRIVE_ID))
-    bit_locker_key: str | None = Field(default=None, sa_column_kwargs=secret())
+    drive_id: str = personal_text(Kind.DRIVE_ID)
+    bit_locker_key: str | None = secret_text(default=None)
     manifest_file: str = Field(default="", sa_column_kwargs=impersonal())
     manifest_hash: str = Field(default="", sa_column_kwargs=impersonal())
     drive_header_hash: str = Field(default="", sa_column_kwargs=impersonal())
@@ -41,9 +41,9 @@ class Drive(SQLModel, table=True):
     bytes_total: int | None = Field(default=None, sa_type=BigInteger, sa_column_kwargs=impersonal())
     bytes_succeeded: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=impersonal())
     # The names of logs and of the manifest's copy hold the serial number.
-    error_log_uri: str | None = Field(default=None, sa_column_kwargs=personal(Kind.DRIVE_ID))
-    verbose_log_uri: str | None = Field(default=None, sa_column_kwargs=personal(Kind.DRIVE_ID))
-    manifest_uri: str | None = Field(default=None, sa_column_kwargs=personal(Kind.DRIVE_ID))
+    error_log_uri: str | None = personal_text(Kind.DRIVE_ID, default=None)
+    verbose_log_uri: str | None = personal_text(Kind.DRIVE_ID, default=None)
+    manifest_uri: str | None = personal_text(Kind.DRIVE_ID, default=None)
 
     @property
     def is_on_site(self) -> bool:
@@ -63,7 +63,7 @@ class ExtraDrive(SQLModel, table=True):
 
     id: UUID = Field(default_factory=uuid4, primary_key=True, sa_column_kwargs=impersonal())
     job_id: UUID = Field(foreign_key="job.id", ondelete="CASCADE", index=True, sa_column_kwargs=impersonal())
-    drive_id: str = Field(sa_column_kwargs=personal(Kind.DRIVE_ID))
+    drive_id: str = personal_text(Kind.DRIVE_ID)
     found_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     shipped_back_at: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
 

@@ -24,6 +24,8 @@
     ├── CopyLogError                   CopyLogInvalid         a copy log cannot be read
     ├── StoreError                     StoreFailed            the store of a storage account refused
     ├── DatabaseError                  DatabaseUnusable       the database cannot be used as it is
+    ├── SealingKeyError                SealingKeyInvalid      a sealing key is missing or wrong
+    ├── SealedValueError               SealedValueInvalid     a sealed value was altered or moved
     ├── UnexpectedError                InternalError          a fault of ours; told without its data
     ├── SettingsError                  SettingsInvalid        a setting has an impossible value
     └── PrefectAwayError               PrefectAway            Prefect's server does not answer
@@ -247,6 +249,24 @@ class DatabaseError(DrivepostError):
     """The database cannot be used as it is."""
 
     code = "DatabaseUnusable"
+
+
+class SealingKeyError(DrivepostError):
+    """A key that personal data is sealed with is missing, wrong, or not kept as it must be."""
+
+    code = "SealingKeyInvalid"
+
+
+class SealedValueError(DrivepostError):
+    """A sealed value does not open: it was altered, or moved from another place."""
+
+    code = "SealedValueInvalid"
+
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"a value in {place} does not open with its key: it was altered or moved there; "
+            "restore the row from a backup"
+        )
 
 
 class UnexpectedError(DrivepostError):

@@ -23,6 +23,8 @@ class EventKind(StrEnum):
     EXTRA_DRIVE_FOUND = "extra drive found"
     EXTRA_DRIVE_SHIPPED_BACK = "extra drive shipped back"
     PACKAGE_OVERDUE = "package overdue"
+    ERASURE_WISHED = "erasure wished"
+    ERASED = "erased"
 
 
 class JobEvent(SQLModel, table=True):

@@ -63,6 +63,9 @@ class Job(SQLModel, table=True):
     name: str = Field(sa_column_kwargs=impersonal())
     resource_key: str = Field(unique=True, sa_column_kwargs=impersonal())
 
+    # Whose job it is, by the id that the user's directory gave; None where nobody said, or where it was erased.
+    user_id: UUID | None = Field(default=None, index=True, sa_column_kwargs=impersonal())
+
     job_type: JobType = Field(sa_type=words(JobType), sa_column_kwargs=impersonal())
     location: str = Field(sa_column_kwargs=impersonal())
     shipping_location: str = Field(sa_column_kwargs=impersonal())
@@ -92,6 +95,10 @@ class Job(SQLModel, table=True):
     cancel_requested_at: datetime | None = Field(
         default=None, sa_type=UtcDateTime, index=True, sa_column_kwargs=impersonal()
     )
+    erasure_wished_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, index=True, sa_column_kwargs=impersonal()
+    )
+    erased_at: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     # The copy's lease: who holds the newest token may write, until the lease has run out.
     copy_token: int = Field(default=0, sa_column_kwargs=impersonal())
     copy_lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())

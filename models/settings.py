@@ -9,7 +9,7 @@ from cronsim import CronSim, CronSimError
 from obstore import parse_scheme
 from obstore.exceptions import BaseError
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as NoJsonError
 from sqlalchemy.engine import make_url
@@ -39,6 +39,16 @@ class _Fields(BaseSettings):
     )
     database_wait_seconds_max: _Seconds = Field(
         default=30, gt=0, le=600, description="How long a write waits for another's lock."
+    )
+    sealing_key_file: Path | None = Field(
+        default=None,
+        description="The file with the keys that personal data is sealed with, made at the first start; default: "
+        "keys/sealing.keys in the data directory. Back it up apart from the database.",
+    )
+    sealing_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="The keys themselves, for many machines, in place of the file: number:64 hexadecimal digits, "
+        "several with commas between; the highest number seals.",
     )
     bay_directory: Path | None = Field(
         default=None,
@@ -118,7 +128,7 @@ class _Fields(BaseSettings):
             raise ValueError("must name its file by an absolute path, as sqlite:////srv/drivepost.db")
         return url
 
-    @field_validator("data_directory", "bay_directory", "intake_directory", "locations_file")
+    @field_validator("data_directory", "bay_directory", "intake_directory", "locations_file", "sealing_key_file")
     @classmethod
     def _is_absolute(cls, path: Path | None) -> Path | None:
         if path is not None and not path.is_absolute():
@@ -176,6 +186,11 @@ class Settings(_Fields):
         if url.drivername in {"postgres", "postgresql"}:
             url = url.set(drivername="postgresql+psycopg")
         return url.render_as_string(hide_password=False)
+
+    @property
+    def key_file(self) -> Path:
+        """The file with the sealing keys."""
+        return self.sealing_key_file or self.data_directory / "keys" / "sealing.keys"
 
     @property
     def bay(self) -> Path:

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from models.columns import of_job, words
-from models.personal_data import Kind, impersonal, personal
+from models.columns import of_job, personal_text, words
+from models.personal_data import Kind, impersonal
 
 
 class Direction(StrEnum):
@@ -16,21 +16,26 @@ class Direction(StrEnum):
     RETURN = "return"
 
 
-class ReturnAddress(SQLModel, table=True):
+class AddressColumns(SQLModel):
+    """Who gets drives back, and where: the columns that every address has."""
+
+    recipient_name: str = personal_text(Kind.CONTACT_NAME)
+    street_address_1: str = personal_text(Kind.STREET_ADDRESS)
+    street_address_2: str = personal_text(Kind.STREET_ADDRESS, default="")
+    city: str = personal_text(Kind.CITY)
+    state_or_province: str = personal_text(Kind.STATE, default="")
+    postal_code: str = personal_text(Kind.POSTAL_CODE)
+    country_or_region: str = personal_text(Kind.COUNTRY)
+    phone: str = personal_text(Kind.PHONE_NUMBER)
+    email: str = personal_text(Kind.EMAIL)
+
+
+class ReturnAddress(AddressColumns, table=True):
     """Where the drives of one job go back to."""
 
     __tablename__ = "return_address"
 
     job_id: UUID = of_job()
-    recipient_name: str = Field(sa_column_kwargs=personal(Kind.CONTACT_NAME))
-    street_address_1: str = Field(sa_column_kwargs=personal(Kind.STREET_ADDRESS))
-    street_address_2: str = Field(default="", sa_column_kwargs=personal(Kind.STREET_ADDRESS))
-    city: str = Field(sa_column_kwargs=personal(Kind.CITY))
-    state_or_province: str = Field(default="", sa_column_kwargs=personal(Kind.STATE))
-    postal_code: str = Field(sa_column_kwargs=personal(Kind.POSTAL_CODE))
-    country_or_region: str = Field(sa_column_kwargs=personal(Kind.COUNTRY))
-    phone: str = Field(sa_column_kwargs=personal(Kind.PHONE_NUMBER))
-    email: str = Field(sa_column_kwargs=personal(Kind.EMAIL))
 
 
 class ReturnShipping(SQLModel, table=True):
@@ -40,7 +45,7 @@ class ReturnShipping(SQLModel, table=True):
 
     job_id: UUID = of_job()
     carrier_name: str = Field(sa_column_kwargs=impersonal())
-    carrier_account_number: str = Field(sa_column_kwargs=personal(Kind.CARRIER_ACCOUNT_NUMBER))
+    carrier_account_number: str = personal_text(Kind.CARRIER_ACCOUNT_NUMBER)
 
 
 class Package(SQLModel, table=True):
@@ -49,6 +54,6 @@ class Package(SQLModel, table=True):
     job_id: UUID = of_job()
     direction: Direction = Field(primary_key=True, sa_type=words(Direction), sa_column_kwargs=impersonal())
     carrier_name: str = Field(sa_column_kwargs=impersonal())
-    tracking_number: str = Field(sa_column_kwargs=personal(Kind.TRACKING_NUMBER))
+    tracking_number: str = personal_text(Kind.TRACKING_NUMBER)
     drive_count: int | None = Field(default=None, sa_column_kwargs=impersonal())
     ship_date: str = Field(default="", sa_column_kwargs=impersonal())

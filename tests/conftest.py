@@ -24,6 +24,7 @@ from prefect import Task  # noqa: E402
 
 import flows  # noqa: E402
 from models import database  # noqa: E402
+from models.key_files import use_ring  # noqa: E402
 from models.settings import Settings  # noqa: E402
 
 
@@ -61,19 +62,24 @@ def data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_file() -> Iterator[Path]:
-    """Make an embedded database with all tables; tests take copies of it."""
+    """Make an embedded database with all tables, its keys beside it; tests take copies of both."""
     with tempfile.TemporaryDirectory(prefix="drivepost-sqlite-") as folder:
-        file = Path(folder) / "drivepost.db"
-        database.upgrade(f"sqlite:///{file}")
-        yield file
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DRIVEPOST_DATA_DIRECTORY", folder)
+            database.upgrade(Settings().database)
+            use_ring(None)
+        yield Path(folder) / "drivepost.db"
 
 
 @pytest.fixture(scope="session")
-def migrated_name(postgresql_server: str) -> str:
-    """Make a PostgreSQL database with all tables; tests take copies of it."""
+def migrated_name(postgresql_server: str, migrated_file: Path) -> str:
+    """Make a PostgreSQL database with all tables, under the same keys; tests take copies of it."""
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
         connection.execute("CREATE DATABASE migrated")
-    database.upgrade(_named(postgresql_server, "migrated"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DRIVEPOST_DATA_DIRECTORY", str(migrated_file.parent))
+        database.upgrade(_named(postgresql_server, "migrated"))
+        use_ring(None)
     return "migrated"
 
 
@@ -84,30 +90,37 @@ def _named(server: str, name: str) -> str:
     )
 
 
-def _opened() -> Iterator[str]:
+def _opened(migrated_file: Path) -> Iterator[str]:
+    shutil.copytree(migrated_file.parent / "keys", Settings().key_file.parent, dirs_exist_ok=True)
     database.engine.cache_clear()
+    use_ring(None)
     yield Settings().database
     database.engine().dispose()
     database.engine.cache_clear()
+    use_ring(None)
 
 
 @pytest.fixture
 def sqlite(data_directory: Path, migrated_file: Path) -> Iterator[str]:
     """Give a test an embedded database of its own."""
     shutil.copy(migrated_file, data_directory / "drivepost.db")
-    yield from _opened()
+    yield from _opened(migrated_file)
 
 
 @pytest.fixture
 def postgresql(
-    data_directory: Path, postgresql_server: str, migrated_name: str, monkeypatch: pytest.MonkeyPatch
+    data_directory: Path,
+    postgresql_server: str,
+    migrated_name: str,
+    migrated_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
     """Give a test a PostgreSQL database of its own."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE {migrated_name}')
     monkeypatch.setenv("DRIVEPOST_DATABASE_URL", _named(postgresql_server, name))
-    yield from _opened()
+    yield from _opened(migrated_file)
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 

@@ -100,8 +100,8 @@ def test_a_lease_outlives_two_looks_at_it(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_every_setting_is_said_in_a_line_and_has_a_test_of_its_bounds() -> None:
     """A new one is not forgotten."""
-    paths = {"DATA_DIRECTORY", "BAY_DIRECTORY", "INTAKE_DIRECTORY", "LOCATIONS_FILE"}
-    assert {name.upper() for name in _Fields.model_fields} <= set(BOUNDS) | paths
+    paths = {"DATA_DIRECTORY", "BAY_DIRECTORY", "INTAKE_DIRECTORY", "LOCATIONS_FILE", "SEALING_KEY_FILE"}
+    assert {name.upper() for name in _Fields.model_fields} <= set(BOUNDS) | paths | {"SEALING_KEYS"}
     for name, field in _Fields.model_fields.items():
         assert field.description, name
         assert len(field.description) < 130, name

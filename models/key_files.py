@@ -1,0 +1,211 @@
+"""Where the sealing keys are kept: in a file outside the database, or in a setting for many machines.
+
+The file has one key a line, `number:64 hexadecimal digits`; only its owner can read it. Every change writes a new
+file beside it and gives it the name, so that a cut leaves the old keys or the new ones and never none.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from models.errors import SealingKeyError
+from models.sealing import KEY_BYTES, WAY_OUT, KeyRing, number_of
+from models.settings import Settings
+
+_LINE: Final = re.compile(rf"([1-9][0-9]{{0,8}}):([0-9a-fA-F]{{{KEY_BYTES * 2}}})")
+_FILE_BYTES_MAX: Final = 64 * 1024
+_HEAD: Final = "# The keys that personal data is sealed with. Keep a copy apart from every copy of the database.\n"
+_OLD: Final = ".destroyed"
+
+_in_use: Final[list[KeyRing]] = []
+
+
+def ring() -> KeyRing:
+    """Give the keys in use, read once per process, or again where `follow` or a value asks for newer ones.
+
+    Raises:
+        SealingKeyError: there are none, or they cannot be used.
+    """
+    if not _in_use:
+        use_ring(read_ring())
+    return _in_use[0]
+
+
+def read_ring() -> KeyRing:
+    """Read the keys anew.
+
+    Raises:
+        SealingKeyError: there are none, or they cannot be used.
+    """
+    settings = Settings()
+    keys = read_keys(settings)
+    if keys is None:
+        raise SealingKeyError(f"the key file {settings.key_file} is missing; {WAY_OUT}")
+    return KeyRing(keys)
+
+
+def use_ring(held: KeyRing | None) -> None:
+    """Let this process use these keys; None lets the next use read them."""
+    _in_use[:] = [] if held is None else [held]
+
+
+def open_sealed(place: str, sealed: bytes) -> str:
+    """Open a value; one that another process sealed with a newer key, too.
+
+    Raises:
+        SealingKeyError: its key is nowhere.
+        SealedValueError: it was altered or moved.
+    """
+    held = ring()
+    if number_of(sealed) not in held.numbers:
+        newer = read_ring()
+        if held.sealing_number in newer.numbers:
+            newer.turn_to(held.sealing_number)
+        use_ring(newer)
+        held = newer
+    return held.open(place, sealed)
+
+
+def read_keys(settings: Settings) -> dict[int, bytes] | None:
+    """Read the keys that the settings name, by number; None when the file is not there.
+
+    Raises:
+        SealingKeyError: they cannot be read, others could read them, or they are no keys.
+    """
+    given = settings.sealing_keys.get_secret_value()
+    if given:
+        return _parse(given.replace(",", "\n"), "DRIVEPOST_SEALING_KEYS")
+    path = settings.key_file
+    try:
+        with path.open("rb") as file:
+            _require_private(path, os.fstat(file.fileno()))
+            text = file.read(_FILE_BYTES_MAX).decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SealingKeyError(f"the key file {path} cannot be read: {error.strerror}") from None
+    return _parse(text, f"the key file {path}")
+
+
+def _require_private(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise SealingKeyError(f"the key file {path} is no file; name one in DRIVEPOST_SEALING_KEY_FILE")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        raise SealingKeyError(f"the key file {path} has mode {mode:04o}, so that others may read it; chmod 600 it")
+    if status.st_uid not in {0, os.geteuid()}:
+        raise SealingKeyError(
+            f"the key file {path} belongs to another user; chown it to the one that runs Drivepost"
+        )
+
+
+def _parse(text: str, where: str) -> dict[int, bytes]:
+    keys: dict[int, bytes] = {}
+    for line in text.splitlines():
+        written = line.strip()
+        if not written or written.startswith("#"):
+            continue
+        found = _LINE.fullmatch(written)
+        if found is None or int(found[1]) in keys:
+            raise SealingKeyError(
+                f"{where} holds no sealing keys, each number:{KEY_BYTES * 2} hexadecimal digits and of a number of "
+                f"its own; {WAY_OUT}"
+            )
+        keys[int(found[1])] = bytes.fromhex(found[2])
+    if not keys:
+        raise SealingKeyError(f"{where} holds no key; {WAY_OUT}")
+    return keys
+
+
+def create_keys(settings: Settings) -> dict[int, bytes]:
+    """Make the key file with its first key; where another start was first, its keys are taken.
+
+    Raises:
+        SealingKeyError: it cannot be written.
+    """
+    with _changing(settings.key_file):
+        return read_keys(settings) or _write(settings.key_file, {1: secrets.token_bytes(KEY_BYTES)})
+
+
+def add_key(settings: Settings, number: int) -> None:
+    """Add a new key under a number; harmless when there is one.
+
+    Raises:
+        SealingKeyError: the file cannot be read or written.
+    """
+    with _changing(settings.key_file):
+        keys = read_keys(settings) or {}
+        if number not in keys:
+            _write(settings.key_file, {**keys, number: secrets.token_bytes(KEY_BYTES)})
+
+
+def destroy_keys(settings: Settings, below: int) -> None:
+    """Overwrite and remove every key of a number below one; harmless when there is none.
+
+    Raises:
+        SealingKeyError: the file cannot be read or written.
+    """
+    path = settings.key_file
+    old = path.with_name(path.name + _OLD)
+    with _changing(path):
+        keys = read_keys(settings) or {}
+        kept = {number: key for number, key in keys.items() if number >= below}
+        if kept and len(kept) < len(keys):
+            # By this name the next try finds the old file, should this one be cut.
+            old.unlink(missing_ok=True)
+            os.link(path, old)
+            _write(path, kept)
+        if old.exists():
+            erase_file(old)
+
+
+def erase_file(path: Path) -> None:
+    """Overwrite a file with zeros and remove it; harmless when it is gone.
+
+    A disk or file system that writes elsewhere may still hold what was there.
+    """
+    try:
+        with path.open("r+b") as file:
+            left = os.fstat(file.fileno()).st_size
+            while left > 0:
+                left -= file.write(bytes(min(left, _FILE_BYTES_MAX)))
+            file.flush()
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        return
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """Let one process at a time change the file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with path.with_name(path.name + ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise SealingKeyError(f"the key file {path} cannot be written: {error.strerror}") from None
+
+
+def _write(path: Path, keys: Mapping[int, bytes]) -> dict[int, bytes]:
+    aside = path.with_name(path.name + ".new")
+    aside.unlink(missing_ok=True)
+    lines = "".join(f"{number}:{key.hex()}\n" for number, key in sorted(keys.items()))
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(_HEAD + lines)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return dict(keys)

@@ -1,0 +1,113 @@
+"""Which keys the database's values are sealed with, so that no process seals with one that is to be destroyed."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection, LargeBinary, inspect, text
+from sqlmodel import Field, Session, SQLModel, select
+
+from models.columns import UtcDateTime
+from models.errors import SealingKeyError
+from models.key_files import create_keys, read_keys, read_ring, ring, use_ring
+from models.personal_data import impersonal
+from models.sealing import WAY_OUT, KeyRing
+from models.settings import Settings
+
+_TURNING = 7_467_638  # any number that no other user of the database takes
+
+
+class SealingKey(SQLModel, table=True):
+    """A key in use: its number, and a proof by which a wrong key of that number is known; never the key."""
+
+    __tablename__ = "sealing_key"
+
+    number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False, **impersonal()})
+    proof: bytes = Field(sa_type=LargeBinary, sa_column_kwargs=impersonal())
+    in_use_since: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+
+
+def require_keys(connection: Connection) -> None:
+    """Refuse to start without every key that the database's values are sealed with; changes nothing.
+
+    A database that knows no key yet is content with any, and with none.
+
+    Raises:
+        SealingKeyError: a key is missing or wrong; the text says which and what to do.
+    """
+    known = known_keys(connection)
+    keys = read_keys(Settings())
+    if not known:
+        return
+    if keys is None:
+        raise SealingKeyError(f"the key file {Settings().key_file} is missing; {WAY_OUT}")
+    _require_fit(KeyRing(keys), known)
+
+
+def known_keys(connection: Connection) -> dict[int, bytes]:
+    """Read the keys in use, number -> proof; none where the tables are of before there were any."""
+    return _read_known(connection) if inspect(connection).has_table("sealing_key") else {}
+
+
+def _read_known(connection: Connection) -> dict[int, bytes]:
+    rows = connection.execute(text("SELECT number, proof FROM sealing_key"))
+    return {number: bytes(proof) for number, proof in rows}
+
+
+def _require_fit(held: KeyRing, known: Mapping[int, bytes]) -> None:
+    if not known:
+        raise SealingKeyError("the database knows no sealing key yet; run 'drivepost database upgrade'")
+    for number, proof in sorted(known.items()):
+        if number not in held.numbers:
+            raise SealingKeyError(f"the database is sealed with key {number}, which is not there; {WAY_OUT}")
+        if not held.fits(number, proof):
+            raise SealingKeyError(f"key {number} is not the one that the database is sealed with; {WAY_OUT}")
+
+
+def make_keys() -> None:
+    """Make the first key, if there is none anywhere yet; `require_keys` was asked before.
+
+    Raises:
+        SealingKeyError: it cannot be written.
+    """
+    if read_keys(Settings()) is None:
+        create_keys(Settings())
+    use_ring(None)
+
+
+def make_known(session: Session, at: datetime) -> None:
+    """Write down the newest key as in use, if the database knows none; safe to repeat, and by several at once."""
+    exclude_writers(session)
+    if session.exec(select(SealingKey.number)).first() is None:
+        held = read_ring()
+        session.add(SealingKey(number=held.sealing_number, proof=held.prove(), in_use_since=at))
+        session.flush()
+
+
+def follow(session: Session) -> None:
+    """Seal with the key that the database names as newest; first act of every transaction that writes.
+
+    Whoever turns to a new key waits for the transactions that began before, so that none is still sealing with
+    the old one when that is destroyed.
+
+    Raises:
+        SealingKeyError: a key is missing or wrong, or the database knows none.
+    """
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock_shared(:turning)"), {"turning": _TURNING})
+    known = _read_known(connection)
+    if ring().proven != known.keys():
+        held = read_ring()
+        _require_fit(held, known)
+        held.turn_to(max(known))
+        held.proven = frozenset(known)
+        use_ring(held)
+
+
+def exclude_writers(session: Session) -> None:
+    """Wait until every transaction that writes is over, and let none begin until this one is.
+
+    On SQLite a transaction that writes is alone from its beginning.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.connection().execute(text("SELECT pg_advisory_xact_lock(:turning)"), {"turning": _TURNING})
