@@ -1,29 +1,38 @@
 """advance-jobs: what is due is done, and what was lost on the way is picked up."""
 
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
 
 from flows.promises import Ended, done, failed, promise, run_id
+from flows.rotate_keys import finish_rotation
 from models.errors import DrivepostError
 from models.settings import Settings
 from tasks.drives import carry_out_cancels, copies_to_start, find_lost_cancels, tell_of_overdue_packages
+from tasks.erasure import carry_out_erasures
 from tasks.intake import finish_taken_requests
+from tasks.receipts import close_finished_receipts
 from tasks.run_history import forget_runs, hide_names, start_copies
+from tasks.sealing import destroy_retired_keys, find_dropped_rotation
 
-_FILES_MAX = 100
+_FILES_MAX: Final = 100
+_RECEIPTS_MAX: Final = 10_000
+_ROTATION_IDLE: Final = timedelta(hours=1)
 
 
 @promise(
     "advance-jobs",
     "Does every minute what is due: carries out accepted cancels whose run was lost, starts copies and takes up "
-    "those whose worker died, finishes what create-job began, forgets the runs of deleted jobs, and tells of "
-    "packages that have not come in 14 days.",
+    "those whose worker died, finishes what create-job began, erases personal data once the drives are back, "
+    "removes the last traces of what was deleted and closes its receipts, goes on with a cut key rotation, "
+    "and tells of packages that have not come in 14 days.",
 )
 def advance_jobs() -> Ended:
     """Do what is due, and pick up what was lost; one kind of step goes on when another fails."""
     settings = Settings()
     told: list[str] = []
     faults: list[str] = []
-    for step in (_cancels, _copies, _requests, _overdue, _history):
+    for step in (_cancels, _copies, _requests, _overdue, _erasures, _history, _receipts, _rotation):
         _try(step, settings, told, faults)
     if faults:
         return failed("; ".join([*faults, *told]))
@@ -78,3 +87,24 @@ def _history(settings: Settings, told: list[str], _faults: list[str]) -> None:
     forgotten = forget_runs(settings.history_runs_max)
     if forgotten:
         told.append(f"{forgotten} runs of deleted jobs forgotten")
+
+
+def _erasures(settings: Settings, told: list[str], _faults: list[str]) -> None:
+    erased = carry_out_erasures(settings.advance_rows)
+    if erased:
+        told.append(f"personal data of {erased} jobs erased")
+
+
+def _receipts(settings: Settings, told: list[str], _faults: list[str]) -> None:
+    closed = close_finished_receipts(settings.retention_batch_rows, _RECEIPTS_MAX)
+    if closed:
+        told.append(f"{closed:,} deletion receipts closed")
+
+
+def _rotation(settings: Settings, told: list[str], faults: list[str]) -> None:
+    dropped = find_dropped_rotation(_ROTATION_IDLE)
+    if dropped is None:
+        destroy_retired_keys()
+        return
+    ended = finish_rotation(dropped, settings.resealing_batch_rows)
+    (told if ended.is_completed() else faults).append(str(ended.message))

@@ -7,15 +7,18 @@ from typing import Final
 from prefect.artifacts import create_table_artifact
 
 from flows.promises import Ended, done, promise, run_id, say
-from models.jobs import Expired
+from models.deletion import Expired
 from models.lifecycle import KEPT, JobState
 from models.settings import Settings
+from tasks.intake import finish_taken_requests
+from tasks.receipts import close_finished_receipts
 from tasks.retention import Sweep, delete_expired, list_expired, tell_time
 from tasks.run_history import forget_runs
 
 _ROWS_PER_TASK: Final = 10_000
 _TASKS_MAX: Final = 1_000
 _LISTED_MAX: Final = 10_000
+_FILES_MAX: Final = 100
 
 
 @promise(
@@ -34,6 +37,8 @@ def enforce_retention(dry_run: bool = False) -> Ended:  # noqa: FBT001, FBT002  
     if dry_run:
         return _list(at)
     began = time.monotonic()
+    # A request file whose job is made already would make it anew once the job is gone.
+    finish_taken_requests(settings.intake, settings.locations_file, _FILES_MAX)
     sweep = Sweep()
     for _ in range(_TASKS_MAX):
         batch = delete_expired(at, settings.retention_batch_rows, _ROWS_PER_TASK)
@@ -41,6 +46,9 @@ def enforce_retention(dry_run: bool = False) -> Ended:  # noqa: FBT001, FBT002  
         if batch.deleted.total() < _ROWS_PER_TASK:
             break
     forgotten = forget_runs(settings.history_runs_max)
+    for _ in range(_TASKS_MAX):
+        if close_finished_receipts(settings.retention_batch_rows, _ROWS_PER_TASK) < _ROWS_PER_TASK:
+            break
     _report(sweep, time.monotonic() - began)
     return done(f"deleted {sweep.deleted.total():,} jobs; forgot {forgotten:,} runs of deleted jobs")
 

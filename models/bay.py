@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from models.drives import Drive, ExtraDrive, drives_of, move_drive, serial
+from models.erasure import carry_out_wish, require_not_erased
 from models.errors import BayError
 from models.events import EventKind, JobEvent
 from models.jobs import Job, move, read_job
@@ -57,10 +58,12 @@ def check_in(session: Session, job_id: UUID, found: Collection[str], *, at: date
         JobNotFoundError: there is no such job.
         JobStateConflictError: it was not marked as shipped.
         BayError: the bay holds nothing for this job, so that its package cannot be here.
+        PersonalDataErasedError: its personal data was erased.
     """
     require_actor(Operation.CHECK_IN, by)
     job = read_job(session, job_id, lock=True)
     decide(Operation.CHECK_IN, job.state, cancel_accepted=job.cancel_requested)
+    require_not_erased(job, Operation.CHECK_IN)
     in_bay = {serial(name): name for name in found}
     drives = drives_of(session, job_id)
     listed = {serial(drive.drive_id) for drive in drives}
@@ -137,15 +140,19 @@ def return_drives(
     """Record that the drives of a job were sent back.
 
     A job in Packaging ends: Completed when all its drives were copied without errors, else Closed. At an end
-    only drives move: those of a cancelled job, or such as turned up late.
+    only drives move: those of a cancelled job, or such as turned up late. An erasure that was wished is carried
+    out: nothing goes back to the address any more.
 
     Raises:
         JobNotFoundError: there is no such job.
         JobStateConflictError: its copy is not over.
+        PersonalDataErasedError: a package is told of after its personal data was erased.
     """
     require_actor(Operation.RETURN_DRIVES, by)
     job = read_job(session, job_id, lock=True)
     decide(Operation.RETURN_DRIVES, job.state, cancel_accepted=job.cancel_requested)
+    if package is not None:
+        require_not_erased(job, Operation.RETURN_DRIVES)
     drives = drives_of(session, job_id)
     sent = [drive for drive in drives if drive.is_on_site]
     extra = extra_drives_of(session, job_id)
@@ -160,7 +167,9 @@ def return_drives(
     if job.state is JobState.PACKAGING:
         ended = JobState.CLOSED if any(drive.has_errors for drive in drives) else JobState.COMPLETED
         move(session, job, ended, at=at, by=by)
-    return Returned(drives=len(sent) + len(extra), state=job.state)
+    ended_as = job.state
+    carry_out_wish(session, job, at=at)
+    return Returned(drives=len(sent) + len(extra), state=ended_as)
 
 
 def tell_overdue_packages(session: Session, at: datetime, rows_max: int) -> Sequence[UUID]:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from models.errors import DatabaseError
-from models.key_files import read_ring, use_ring
+from models.key_files import read_ring
 from models.sealing_keys import follow, make_keys, make_known, require_keys
 from models.settings import Settings
 

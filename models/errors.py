@@ -12,6 +12,8 @@
     │   ├── NotReadyToShipError        NotReadyToShip         return address or delivery package is missing
     │   ├── NotYetClosableError        NotYetClosable         the customer still has days to answer
     │   ├── NotAnImportJobError        NotAnImportJob         an Export job has nothing to import
+    │   ├── AddressNeededError         AddressNeeded          drives still go back to the address
+    │   ├── PersonalDataErasedError    PersonalDataErased     the job knows nobody any more
     │   ├── CopyHeldElsewhereError     CopyHeldElsewhere      another run holds the copy's lease
     │   ├── CopyStillRunningError      CopyStillRunning       the copy did not stop in time
     │   └── LeaseLostError             CopyLeaseLost          this run no longer holds the copy's lease
@@ -152,6 +154,30 @@ class NotAnImportJobError(JobError):
 
     def __init__(self) -> None:
         super().__init__("this is an Export job; import-drives copies the drives of Import jobs alone")
+
+
+class AddressNeededError(JobError):
+    """The personal data of the job cannot be erased at once: drives still go back to the address."""
+
+    code = "AddressNeeded"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the personal data cannot be erased at once: {reason}; ask without 'at once', and it is erased as soon "
+            "as the drives are back"
+        )
+
+
+class PersonalDataErasedError(JobError):
+    """The job's personal data was erased, and nothing personal is written to it any more."""
+
+    code = "PersonalDataErased"
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(
+            f"the job's personal data was erased, so that '{operation}' is over: it would write down new; a drive "
+            "that came after all has to be asked for anew by a new job"
+        )
 
 
 class CopyHeldElsewhereError(JobError):

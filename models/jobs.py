@@ -1,12 +1,10 @@
 """The job, and every guarded write that changes its state."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import JSON, delete, func, update
+from sqlalchemy import JSON, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.columns import UtcDateTime, words
@@ -33,7 +31,6 @@ from models.lifecycle import (
     require_move,
 )
 from models.personal_data import impersonal
-from models.runs import mark_runs_of_deleted_jobs
 
 
 class LogLevel(StrEnum):
@@ -256,83 +253,3 @@ def close_job(session: Session, job_id: UUID, *, at: datetime, by: Actor) -> Out
         raise NotYetClosableError(job.state_since + CLOSABLE)
     move(session, job, JobState.CLOSED, at=at, by=by)
     return Outcome.DONE
-
-
-def delete_job(session: Session, job_id: UUID, *, by: Actor) -> None:
-    """Delete a job by hand, with every row of it; its runs are put on the list of what is to be forgotten.
-
-    Raises:
-        JobNotFoundError: there is none, or somebody else deleted it first.
-        JobStateConflictError: it is in none of the states in which it may be deleted by hand.
-
-    Source: the seed document; the specification, section 4.
-    """
-    require_actor(Operation.DELETE, by)
-    deleted = session.connection().execute(
-        delete(Job).where(col(Job.id) == job_id, col(Job.state).in_(RULES[Operation.DELETE].done))
-    )
-    if deleted.rowcount == 1:
-        mark_runs_of_deleted_jobs(session, [job_id])
-        return
-    now = read_job(session, job_id)
-    decide(Operation.DELETE, now.state, cancel_accepted=now.cancel_requested)
-    raise JobChangedError(job_id)
-
-
-class Expired(SQLModel):
-    """A job whose time is over: which, in what state, and since when it should be gone."""
-
-    job_id: UUID
-    state: JobState
-    expires_at: datetime
-
-
-def expired_jobs(session: Session, at: datetime, rows_max: int, *, lock: bool = False) -> Sequence[Expired]:
-    """Find jobs whose time is over at a moment, the longest overdue first.
-
-    Args:
-        session: an open session; with `lock`, one that writes.
-        at: the moment, aware UTC; a job due at exactly this moment is found.
-        rows_max: how many at most.
-        lock: take the rows, and pass over those that another sweep has taken (PostgreSQL; on SQLite one
-            sweep waits for the other).
-    """
-    chosen = (
-        select(Job.id, Job.state, Job.expires_at)
-        .where(col(Job.expires_at) <= at, col(Job.state).in_(RULES[Operation.EXPIRE].done))
-        .order_by(col(Job.expires_at))
-        .limit(rows_max)
-    )
-    rows = session.exec(chosen.with_for_update(skip_locked=True) if lock else chosen).all()
-    return [
-        Expired(job_id=row[0], state=JobState(row[1]), expires_at=row[2]) for row in rows if row[2] is not None
-    ]
-
-
-def count_expired_jobs(session: Session, at: datetime) -> int:
-    """Count the jobs whose time is over at a moment."""
-    due = (
-        select(func.count())
-        .select_from(Job)
-        .where(col(Job.expires_at) <= at, col(Job.state).in_(RULES[Operation.EXPIRE].done))
-    )
-    return session.exec(due).one()
-
-
-def delete_expired_jobs(session: Session, at: datetime, rows_max: int) -> Sequence[Expired]:
-    """Delete jobs whose time is over, at most `rows_max`, with every row of them.
-
-    Returns:
-        What was deleted; fewer than `rows_max` means that nothing more is due, or another sweep has it.
-
-    Source: the specification, section 4: at 90 (14) days exactly and not a second before.
-    """
-    require_actor(Operation.EXPIRE, Actor.SERVICE)
-    due = expired_jobs(session, at, rows_max, lock=True)
-    ids = [expired.job_id for expired in due]
-    deleted = session.connection().execute(
-        delete(Job).where(col(Job.id).in_(ids), col(Job.expires_at) <= at).returning(col(Job.id))
-    )
-    gone: set[Any] = {row[0] for row in deleted}
-    mark_runs_of_deleted_jobs(session, ids)
-    return [expired for expired in due if expired.job_id in gone]

@@ -114,8 +114,8 @@ def _parse(text: str, where: str) -> dict[int, bytes]:
         found = _LINE.fullmatch(written)
         if found is None or int(found[1]) in keys:
             raise SealingKeyError(
-                f"{where} holds no sealing keys, each number:{KEY_BYTES * 2} hexadecimal digits and of a number of "
-                f"its own; {WAY_OUT}"
+                f"{where} must hold keys alone, each as number:{KEY_BYTES * 2} hexadecimal digits and no number "
+                f"twice; {WAY_OUT}"
             )
         keys[int(found[1])] = bytes.fromhex(found[2])
     if not keys:

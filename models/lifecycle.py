@@ -71,6 +71,7 @@ class Operation(StrEnum):
     CLOSE = "close"
     DELETE = "delete"
     EXPIRE = "expire"
+    ERASE = "erase personal data"
 
 
 class JobProperty(StrEnum):
@@ -92,6 +93,7 @@ class Outcome(StrEnum):
 
     DONE = "done"
     NOTHING_TO_DO = "nothing to do"
+    WISHED = "wished"
 
 
 _S: Final = JobState
@@ -185,6 +187,7 @@ class Rule:
     way_out: Mapping[JobState, str] = field(default_factory=dict)
 
 
+_ANY: Final = frozenset(_S)
 _CUSTOMERS: Final = frozenset({Actor.CUSTOMER, Actor.OPERATOR})
 _OPERATORS: Final = frozenset({Actor.OPERATOR})
 _ON_ITS_WAY: Final = "cancel it first: once it is Completed it can be deleted"
@@ -204,10 +207,10 @@ RULES: Final[Mapping[Operation, Rule]] = {
     _O.REPLACE: Rule(
         by=_CUSTOMERS,
         done=frozenset({_S.CREATING}),
-        way_out=_each(frozenset(_S) - {_S.CREATING}, _BEFORE_CREATION_ENDS),
+        way_out=_each(_ANY - {_S.CREATING}, _BEFORE_CREATION_ENDS),
     ),
     # Which property may change when is the table UPDATABLE; as an operation an update is never refused.
-    _O.UPDATE: Rule(by=_CUSTOMERS, done=frozenset(_S), after_cancel=Outcome.DONE),
+    _O.UPDATE: Rule(by=_CUSTOMERS, done=_ANY, after_cancel=Outcome.DONE),
     _O.SHIP: Rule(
         by=_CUSTOMERS,
         done=frozenset({_S.CREATING}),
@@ -228,7 +231,7 @@ RULES: Final[Mapping[Operation, Rule]] = {
     ),
     _O.CHECK_IN: Rule(
         by=_OPERATORS,
-        done=frozenset(_S) - {_S.CREATING},
+        done=_ANY - {_S.CREATING},
         after_cancel=Outcome.DONE,
         way_out={_S.CREATING: _NOT_SHIPPED},
     ),
@@ -275,9 +278,13 @@ RULES: Final[Mapping[Operation, Rule]] = {
         # An idle job whose cancel was accepted becomes Completed, and is kept for 90 days from then.
         after_cancel=Outcome.NOTHING_TO_DO,
     ),
+    _O.ERASE: Rule(  # at once, or as a wish: `models.erasure` says when it is carried out
+        by=_CUSTOMERS,
+        done=_ANY - {_S.CREATING},
+        after_cancel=Outcome.DONE,
+        way_out={_S.CREATING: "nothing was sent yet: delete it"},
+    ),
 }
-
-_ANY: Final = frozenset(_S)
 
 UPDATABLE: Final[Mapping[JobProperty, frozenset[JobState]]] = {
     JobProperty.STATE: RULES[_O.SHIP].done,

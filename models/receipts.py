@@ -19,6 +19,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.columns import UtcDateTime, words
 from models.personal_data import impersonal
+from models.runs import JobRun
 
 FIRST_HASH: Final = "0" * 64
 """What the first entry's hash covers in place of an entry before it."""
@@ -130,14 +131,13 @@ def _entry(receipt_id: UUID, deletion: Deletion, step: ReceiptStep, at: datetime
     }
 
 
-def open_receipts(
-    session: Session, rows_max: int, opaque_ids: Sequence[UUID] | None = None
-) -> Sequence[OpenReceipt]:
-    """Read receipts that are not closed, the oldest first, at most `rows_max`; of these ids where they are named."""
-    chosen = select(OpenReceipt).order_by(col(OpenReceipt.begun)).limit(rows_max)
-    if opaque_ids is not None:
-        chosen = chosen.where(col(OpenReceipt.opaque_id).in_(opaque_ids))
-    return session.exec(chosen).all()
+def finished_receipts(session: Session, rows_max: int) -> Sequence[UUID]:
+    """Find open receipts of whose job Prefect has forgotten every run, the oldest first, at most `rows_max`."""
+    unforgotten = select(JobRun.job_id).where(
+        col(JobRun.job_id) == col(OpenReceipt.opaque_id), col(JobRun.is_job_deleted)
+    )
+    chosen = select(OpenReceipt.receipt_id).where(~unforgotten.exists()).order_by(col(OpenReceipt.begun))
+    return session.exec(chosen.limit(rows_max)).all()
 
 
 def close_receipts(session: Session, receipt_ids: Sequence[UUID], *, at: datetime) -> int:

@@ -95,6 +95,10 @@ class _Fields(BaseSettings):
         default="0 3 * * *",
         description="When enforce-retention runs, cron in UTC.",
     )
+    rotation_cron: str = Field(default="0 4 * * 0", description="When rotate-keys runs, cron in UTC.")
+    resealing_batch_rows: int = Field(
+        default=500, ge=1, le=10_000, description="Rows that rotate-keys seals anew in one transaction."
+    )
     advance_interval_seconds: _Seconds = Field(
         default=60, ge=5, le=3600, description="How often advance-jobs runs."
     )
@@ -135,7 +139,7 @@ class _Fields(BaseSettings):
             raise ValueError("must be an absolute path: the processes of Drivepost have other working directories")
         return path
 
-    @field_validator("retention_cron")
+    @field_validator("retention_cron", "rotation_cron")
     @classmethod
     def _is_cron_expression(cls, text: str) -> str:
         # A sixth field would be seconds, which Prefect does not know.

@@ -3,8 +3,9 @@
 from pathlib import Path
 from uuid import UUID
 
-from models.database import database_time, reading, writing
-from models.jobs import close_job, delete_job, find_job, finish_cancel, read_job, request_cancel
+from models.database import database_time, reading, return_free_pages, writing
+from models.deletion import delete_job
+from models.jobs import close_job, find_job, finish_cancel, read_job, request_cancel
 from models.lifecycle import Actor, JobState, Outcome
 from models.requests import UpdateJobBody, parse
 from models.runs import record_run
@@ -103,4 +104,5 @@ def delete_rows_of_job(job_id: UUID) -> None:
         JobStateConflictError: it may not be deleted in its state.
     """
     with writing() as session:
-        delete_job(session, job_id, by=Actor.OPERATOR)
+        delete_job(session, job_id, at=database_time(session), by=Actor.OPERATOR)
+    return_free_pages()

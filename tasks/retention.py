@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from models.database import database_time, reading, writing
-from models.jobs import Expired, count_expired_jobs, delete_expired_jobs, expired_jobs
+from models.database import database_time, reading, return_free_pages, writing
+from models.deletion import Expired, count_expired_jobs, delete_expired_jobs, expired_jobs
 from models.lifecycle import JobState
 from models.runs import record_run
 from tasks.acts import act
@@ -54,12 +54,13 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int) -> Sweep:
     while rows_max > 0:
         batch = min(batch_rows, rows_max)
         with writing() as session:
-            deleted = delete_expired_jobs(session, at, batch)
+            deleted = delete_expired_jobs(session, at, batch, now=database_time(session))
         for expired in deleted:
             sweep.add(expired, at)
         if len(deleted) < batch:
             break
         rows_max -= batch
+    return_free_pages()
     return sweep
 
 

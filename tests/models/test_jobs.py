@@ -13,6 +13,7 @@ import pytest
 from sqlmodel import Session
 
 from models.database import reading, writing
+from models.deletion import delete_job
 from models.errors import (
     ActorNotAllowedError,
     CancelAcceptedError,
@@ -26,7 +27,6 @@ from models.events import EventKind
 from models.jobs import (
     Job,
     close_job,
-    delete_job,
     find_job,
     finish_cancel,
     move,
@@ -137,7 +137,7 @@ def test_the_loser_of_a_race_is_told(any_database: str) -> None:
     gone = new_job("Creating", name="job2")
     as_read = read(gone)
     with writing() as session:
-        delete_job(session, gone, by=Actor.CUSTOMER)
+        delete_job(session, gone, at=NOON, by=Actor.CUSTOMER)
     with pytest.raises(JobNotFoundError):
         move_as_read(as_read, JobState.SHIPPING, by=Actor.CUSTOMER)
 
@@ -351,7 +351,7 @@ def test_deletes_by_hand_every_row_of_a_job(any_database: str, state: str, cance
         assert all(rows_of(session, job_id).values()), "a table has no row of the job, so that nothing is proven"
         assert runs_to_forget(session, 10) == []
     with writing() as session:
-        delete_job(session, job_id, by=Actor.CUSTOMER)
+        delete_job(session, job_id, at=NOON, by=Actor.CUSTOMER)
     with reading() as session:
         left = rows_of(session, job_id)
         assert left.pop("job_run") == 1
@@ -359,7 +359,7 @@ def test_deletes_by_hand_every_row_of_a_job(any_database: str, state: str, cance
         assert len(runs_to_forget(session, 10, job_id)) == len(runs_to_forget(session, 10)) == 1
         assert rows_of(session, other) == before
     with pytest.raises(JobNotFoundError), writing() as session:
-        delete_job(session, job_id, by=Actor.CUSTOMER)
+        delete_job(session, job_id, at=NOON, by=Actor.CUSTOMER)
     again = new_job("Creating")
     assert again != job_id, "the name is free again, and the id is another"
 
@@ -378,7 +378,7 @@ def test_keeps_a_job_that_may_not_be_deleted_by_hand(any_database: str, state: s
         pytest.raises(JobStateConflictError, match=f"a {state} job cannot take 'delete'; .+"),
         writing() as session,
     ):
-        delete_job(session, job_id, by=Actor.CUSTOMER)
+        delete_job(session, job_id, at=NOON, by=Actor.CUSTOMER)
     with reading() as session:
         assert rows_of(session, job_id) == before
 
@@ -387,7 +387,7 @@ def test_a_delete_by_hand_is_not_the_services(sqlite: str) -> None:
     """The service deletes by time alone."""
     job_id = new_job("Completed")
     with pytest.raises(ActorNotAllowedError), writing() as session:
-        delete_job(session, job_id, by=Actor.SERVICE)
+        delete_job(session, job_id, at=NOON, by=Actor.SERVICE)
     assert read(job_id)
 
 
@@ -399,7 +399,7 @@ def test_of_two_that_delete_at_once_one_wins(any_database: str) -> None:
 
     def delete() -> str:
         with writing() as session:
-            delete_job(session, job_id, by=Actor.CUSTOMER)
+            delete_job(session, job_id, at=NOON, by=Actor.CUSTOMER)
         return "deleted"
 
     ends = at_once(*[delete] * 4)
@@ -414,7 +414,7 @@ def test_a_delete_against_a_shipment_has_one_winner(any_database: str) -> None:
 
     def delete(job_id: UUID) -> None:
         with writing() as session:
-            delete_job(session, job_id, by=Actor.CUSTOMER)
+            delete_job(session, job_id, at=NOON, by=Actor.CUSTOMER)
 
     told = told_after_waiting(
         lambda session: move(session, read_job(session, shipped), JobState.SHIPPING, at=LATER, by=Actor.CUSTOMER),
@@ -423,7 +423,7 @@ def test_a_delete_against_a_shipment_has_one_winner(any_database: str) -> None:
     assert isinstance(told, JobStateConflictError)
     assert read(shipped).state is JobState.SHIPPING
     told = told_after_waiting(
-        lambda session: delete_job(session, deleted, by=Actor.CUSTOMER),
+        lambda session: delete_job(session, deleted, at=NOON, by=Actor.CUSTOMER),
         lambda: move_as_read(as_read, JobState.SHIPPING, by=Actor.CUSTOMER),
     )
     assert isinstance(told, JobNotFoundError)

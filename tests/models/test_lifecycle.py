@@ -94,6 +94,7 @@ WHO: Final = {
     "close": "operator",
     "delete": "customer operator",
     "expire": "service",
+    "erase personal data": "customer operator",
 }
 # What comes of each operation in each state, in the same order: d(one), n(othing to do), r(efused).
 WITHOUT_CANCEL: Final = {
@@ -107,6 +108,7 @@ WITHOUT_CANCEL: Final = {
     "close": "rdrrrrn",
     "delete": "drrrrdr",
     "expire": "dnnnndd",
+    "erase personal data": "rdddddd",
 }
 # The same where a cancel was accepted; c is refused on the cancel's account. Packaging and Closed cannot be.
 AFTER_CANCEL: Final = {
@@ -120,6 +122,7 @@ AFTER_CANCEL: Final = {
     "close": "rcrr r ",
     "delete": "drrr d ",
     "expire": "nnnn d ",
+    "erase personal data": "rddd d ",
 }
 # A word of the way out that each refusal must show.
 WAY_OUT: Final = {
@@ -137,6 +140,7 @@ WAY_OUT: Final = {
     ("copy", "Shipping"): "check its drives in",
     ("return drives", "Transferring"): "cancel it",
     ("close", "Creating"): "14 days",
+    ("erase personal data", "Creating"): "delete it",
 }
 
 NOON: Final = datetime(2026, 6, 1, 12, tzinfo=UTC)

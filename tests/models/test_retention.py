@@ -7,7 +7,8 @@ from uuid import UUID
 import pytest
 
 from models.database import reading, writing
-from models.jobs import close_job, delete_expired_jobs, expired_jobs, finish_cancel, read_job, request_cancel
+from models.deletion import delete_expired_jobs, expired_jobs
+from models.jobs import close_job, finish_cancel, read_job, request_cancel
 from models.lifecycle import Actor, JobState
 from models.runs import runs_to_forget
 from tests.builders import NOON, at_once, job_in, rows_of, with_every_row

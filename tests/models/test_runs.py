@@ -3,10 +3,10 @@
 from uuid import UUID, uuid4
 
 from models.database import reading, writing
-from models.jobs import delete_job
+from models.deletion import delete_job
 from models.lifecycle import Actor, JobState
 from models.runs import record_run, runs_to_forget, strike_run
-from tests.builders import job_in, rows_of
+from tests.builders import NOON, job_in, rows_of
 
 
 def test_a_run_is_written_down_once_however_often_it_says_so(any_database: str) -> None:
@@ -31,7 +31,7 @@ def test_the_runs_of_a_deleted_job_are_to_be_forgotten_until_they_are_struck_off
             record_run(session, job_id, run)
     for job_id in (gone, gone_too):
         with writing() as session:
-            delete_job(session, job_id, by=Actor.CUSTOMER)
+            delete_job(session, job_id, at=NOON, by=Actor.CUSTOMER)
 
     def left(job_id: UUID | None = None, runs_max: int = 10) -> set[UUID]:
         with reading() as session:

@@ -19,6 +19,7 @@ from models.bay import check_in, return_drives, tell_overdue_packages
 from models.copies import renew_copy_lease, take_copy_lease
 from models.copy_logs import DriveStatus
 from models.database import reading, writing
+from models.deletion import delete_expired_jobs, delete_job, expired_jobs
 from models.drives import Drive, drives_of, move_drive
 from models.errors import (
     BayError,
@@ -36,9 +37,6 @@ from models.events import EventKind, JobEvent
 from models.jobs import (
     Job,
     close_job,
-    delete_expired_jobs,
-    delete_job,
-    expired_jobs,
     finish_cancel,
     move,
     read_job,
@@ -378,7 +376,7 @@ class WholeLives(RuleBasedStateMachine):
             return
         may = life.state in {"Creating", "Completed"}
         self.do(
-            lambda session: delete_job(session, life.job_id, by=Actor.CUSTOMER),
+            lambda session: delete_job(session, life.job_id, at=self.now, by=Actor.CUSTOMER),
             None if may else JobStateConflictError,
         )
         if may:

@@ -1,0 +1,140 @@
+"""Deletion of whole jobs, by hand and when their time is over: every row at once, with a receipt.
+
+What is left of a deleted job are the ids of its runs, until Prefect has forgotten them, and the receipt.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import delete, func
+from sqlmodel import Session, SQLModel, col, select
+
+from models.errors import JobChangedError
+from models.jobs import Job, read_job
+from models.lifecycle import RULES, Actor, JobState, Operation, decide, require_actor
+from models.receipts import Deletion, Reason, Subject, begin_receipts
+from models.runs import mark_runs_of_deleted_jobs
+
+_REASONS: Final[Mapping[JobState, Reason]] = {
+    JobState.CREATING: Reason.EXPIRY,
+    JobState.COMPLETED: Reason.RETENTION,
+    JobState.CLOSED: Reason.RETENTION,
+}
+"""Why the service deletes a job, by its state: its 14 idle days, or its 90 days, are over."""
+
+
+def delete_job(
+    session: Session, job_id: UUID, *, at: datetime, by: Actor, reason: Reason = Reason.BY_HAND
+) -> None:
+    """Delete a job by hand, with every row of it; its runs are put on the list of what is to be forgotten.
+
+    Raises:
+        JobNotFoundError: there is none, or somebody else deleted it first.
+        JobStateConflictError: it is in none of the states in which it may be deleted by hand.
+
+    Source: the seed document; the specification, section 4.
+    """
+    require_actor(Operation.DELETE, by)
+    job = read_job(session, job_id, lock=True)
+    decide(Operation.DELETE, job.state, cancel_accepted=job.cancel_requested)
+    _delete(session, {job_id: (reason, at)}, at)
+
+
+class Expired(SQLModel):
+    """A job whose time is over: which, in what state, and since when it should be gone."""
+
+    job_id: UUID
+    state: JobState
+    expires_at: datetime
+
+
+def expired_jobs(session: Session, at: datetime, rows_max: int, *, lock: bool = False) -> Sequence[Expired]:
+    """Find jobs whose time is over at a moment, the longest overdue first.
+
+    Args:
+        session: an open session; with `lock`, one that writes.
+        at: the moment, aware UTC; a job due at exactly this moment is found.
+        rows_max: how many at most.
+        lock: take the rows, and pass over those that another sweep has taken (PostgreSQL; on SQLite one
+            sweep waits for the other).
+    """
+    chosen = (
+        select(Job.id, Job.state, Job.expires_at)
+        .where(col(Job.expires_at) <= at, col(Job.state).in_(RULES[Operation.EXPIRE].done))
+        .order_by(col(Job.expires_at))
+        .limit(rows_max)
+    )
+    rows = session.exec(chosen.with_for_update(skip_locked=True) if lock else chosen).all()
+    return [
+        Expired(job_id=row[0], state=JobState(row[1]), expires_at=row[2]) for row in rows if row[2] is not None
+    ]
+
+
+def count_expired_jobs(session: Session, at: datetime) -> int:
+    """Count the jobs whose time is over at a moment."""
+    due = (
+        select(func.count())
+        .select_from(Job)
+        .where(col(Job.expires_at) <= at, col(Job.state).in_(RULES[Operation.EXPIRE].done))
+    )
+    return session.exec(due).one()
+
+
+def delete_expired_jobs(
+    session: Session, at: datetime, rows_max: int, *, now: datetime | None = None
+) -> Sequence[Expired]:
+    """Delete jobs whose time is over, at most `rows_max`, with every row of them.
+
+    Args:
+        session: a session that writes.
+        at: the moment of the sweep, aware UTC.
+        rows_max: how many at most.
+        now: what the receipts say, where the sweep has taken a while; the moment itself by default.
+
+    Returns:
+        What was deleted; fewer than `rows_max` means that nothing more is due, or another sweep has it.
+
+    Source: the specification, section 4: at 90 (14) days exactly and not a second before.
+    """
+    require_actor(Operation.EXPIRE, Actor.SERVICE)
+    due = expired_jobs(session, at, rows_max, lock=True)
+    _delete(session, {job.job_id: (_REASONS[job.state], job.expires_at) for job in due}, now or at)
+    return due
+
+
+def _delete(session: Session, doomed: Mapping[UUID, tuple[Reason, datetime]], at: datetime) -> None:
+    """Delete jobs that are locked, each with its receipt: why, and since when it should be gone."""
+    if not doomed:
+        return
+    counts = count_rows(session, list(doomed))
+    begin_receipts(
+        session,
+        [
+            Deletion(job_id, Subject.JOB, reason, due_at, counts[job_id])
+            for job_id, (reason, due_at) in doomed.items()
+        ],
+        at=at,
+    )
+    deleted = session.connection().execute(delete(Job).where(col(Job.id).in_(list(doomed))).returning(col(Job.id)))
+    gone: set[Any] = {row[0] for row in deleted}
+    for job_id in doomed.keys() - gone:
+        raise JobChangedError(job_id)
+    mark_runs_of_deleted_jobs(session, list(doomed))
+
+
+def count_rows(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
+    """Count the rows of jobs in every table that has a job's id: job id -> table -> rows, 1 or more."""
+    session.flush()
+    counts: dict[UUID, dict[str, int]] = {job_id: {"job": 1} for job_id in job_ids}
+    for table in SQLModel.metadata.sorted_tables:
+        if "job_id" not in table.columns:
+            continue
+        of_job = table.columns["job_id"]
+        rows = session.connection().execute(
+            select(of_job, func.count()).where(of_job.in_(job_ids)).group_by(of_job)
+        )
+        for job_id, count in rows:
+            counts[job_id][table.name] = count
+    return counts

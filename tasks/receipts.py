@@ -1,0 +1,25 @@
+"""The act that closes deletion receipts: the last step of a deletion."""
+
+from models.database import database_time, reading, return_free_pages, writing
+from models.receipts import close_receipts, finished_receipts
+from tasks.acts import act
+
+
+@act
+def close_finished_receipts(batch_rows: int, rows_max: int) -> int:
+    """Close receipts of what is gone with every trace: rows, runs in Prefect, and pages of the database.
+
+    Safe to repeat: a receipt is closed once. One whose traces are not gone yet stays open for a later run.
+
+    Returns:
+        How many were closed, 0 to `rows_max`.
+    """
+    closed = 0
+    while closed < rows_max:
+        with reading() as session:
+            finished = finished_receipts(session, min(batch_rows, rows_max - closed))
+        if not finished or not return_free_pages():
+            break
+        with writing() as session:
+            closed += close_receipts(session, finished, at=database_time(session))
+    return closed
