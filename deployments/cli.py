@@ -19,6 +19,8 @@ app = App(
 )
 database = App(name="database", help="The tables.")
 app.command(database)
+receipts = App(name="receipts", help="Receipts of what was deleted.")
+app.command(receipts)
 
 # Errors and progress go to the error stream: what a command prints as its result can be piped.
 _console = Console(stderr=True, highlight=False)
@@ -92,6 +94,67 @@ def prepare(
     sys.stdout.write(json.dumps(prepared.drive_list_entry(), indent=2) + "\n")
 
 
+@app.command(name="find-traces")
+def look_for(*words: str, json_file: Annotated[Path | None, Parameter(name="--json")] = None) -> None:
+    """Look for what should be gone in every byte that Drivepost and Prefect keep on this machine.
+
+    Exits 0 if nothing was found, 1 if something was, and 2 if nothing was found but not everything could be
+    searched. Drives in the bay and storage accounts are the customers' own and not searched.
+
+    Parameters
+    ----------
+    words
+        What to look for, each of at least 6 characters; none, or -, reads them from standard input, one a line,
+        so that they stand in no shell's history.
+    json_file
+        Write what was found as JSON into this file, too.
+    """
+    from deployments.found import look_for_words  # noqa: PLC0415  as above
+
+    given = sys.stdin.read().splitlines() if not words or words == ("-",) else words
+    sys.exit(look_for_words(_console, [word for word in given if word.strip()], json_file))
+
+
+@receipts.command(name="verify")
+def verify_chain(*, head: str = "") -> None:
+    """Look whether any deletion receipt was changed, removed or moved; exits 1 if one was.
+
+    Parameters
+    ----------
+    head
+        The head that an earlier run printed: shows that nothing was written anew since.
+    """
+    from models.database import reading, require_current_tables  # noqa: PLC0415  as above
+    from models.receipts import verify_receipts  # noqa: PLC0415  as above
+
+    require_current_tables()
+    with reading() as session:
+        found = verify_receipts(session, head=head)
+    for fault in found.faults:
+        _console.print(fault, style="red", markup=False)
+    _console.print(
+        f"{found.entries:,} entries of {found.receipts:,} receipts, {found.unfinished:,} not closed yet: "
+        f"{'NOT as they were written' if found.faults else 'all as they were written'}"
+    )
+    sys.stdout.write(f"{found.head}\n")
+    if found.faults:
+        sys.exit(1)
+
+
+@app.command(name="create-job")
+def create(file: Annotated[Path, Parameter(allow_leading_hyphen=True)], /) -> None:
+    """Create a job of a request file, and print its id; the file stays.
+
+    Parameters
+    ----------
+    file
+        The request: the job's names around the body of Create Job; "-" reads the standard input.
+    """
+    from deployments.create_job import create_job  # noqa: PLC0415  as above
+
+    sys.stdout.write(f"{create_job(file)}\n")
+
+
 @database.command(name="upgrade")
 def upgrade_database() -> None:
     """Bring the tables to what this version needs; safe to repeat."""
@@ -106,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except DrivepostError as error:
-        _console.print(error.line, style="red", markup=False)
+        _console.print(error.line, style="red", markup=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -26,10 +26,17 @@ from flows.check_in_drives import check_in_drives
 from flows.close_job import close_job
 from flows.create_job import create_job
 from flows.delete_job import delete_job
+from flows.delete_portal_settings import delete_portal_settings
 from flows.enforce_retention import enforce_retention
+from flows.erase_personal_data import erase_personal_data
+from flows.export_portal_settings import export_portal_settings
+from flows.find_traces import find_traces
 from flows.import_drives import import_drives
+from flows.import_portal_settings import import_portal_settings
 from flows.return_drives import return_drives
+from flows.rotate_keys import rotate_keys
 from flows.ship_job import ship_job
+from flows.show_dashboard import show_dashboard
 from models.database import require_current_tables
 from models.runs import TAG
 from models.settings import Settings
@@ -49,6 +56,11 @@ _BY_OPERATORS: Final[tuple[Flow[..., Any], ...]] = (
     close_job,
     cancel_job,
     delete_job,
+    export_portal_settings,
+    import_portal_settings,
+    delete_portal_settings,
+    show_dashboard,
+    erase_personal_data,
 )
 
 
@@ -58,6 +70,8 @@ def deployments(settings: Settings) -> list[RunnerDeployment]:
     return [
         *[_deployment(flow, "operator") for flow in _BY_OPERATORS],
         _deployment(enforce_retention, "clock", Cron(settings.retention_cron, timezone="UTC")),
+        _deployment(rotate_keys, "clock", Cron(settings.rotation_cron, timezone="UTC")),
+        _deployment(find_traces, "clock", Cron(settings.traces_cron, timezone="UTC")),
         _deployment(advance_jobs, "clock", interval),
     ]
 

@@ -7,10 +7,12 @@ from typing import Final
 from flows.promises import Ended, done, failed, promise, run_id
 from flows.rotate_keys import finish_rotation
 from models.errors import DrivepostError
+from models.portal import EXPORT_KEPT
 from models.settings import Settings
 from tasks.drives import carry_out_cancels, copies_to_start, find_lost_cancels, tell_of_overdue_packages
 from tasks.erasure import carry_out_erasures
 from tasks.intake import finish_taken_requests
+from tasks.portal import remove_old_exports
 from tasks.receipts import close_finished_receipts
 from tasks.run_history import forget_runs, hide_names, start_copies
 from tasks.sealing import destroy_retired_keys, find_dropped_rotation
@@ -32,7 +34,7 @@ def advance_jobs() -> Ended:
     settings = Settings()
     told: list[str] = []
     faults: list[str] = []
-    for step in (_cancels, _copies, _requests, _overdue, _erasures, _history, _receipts, _rotation):
+    for step in (_cancels, _copies, _requests, _overdue, _erasures, _exports, _history, _receipts, _rotation):
         _try(step, settings, told, faults)
     if faults:
         return failed("; ".join([*faults, *told]))
@@ -93,6 +95,10 @@ def _erasures(settings: Settings, told: list[str], _faults: list[str]) -> None:
     erased = carry_out_erasures(settings.advance_rows)
     if erased:
         told.append(f"personal data of {erased} jobs erased")
+
+
+def _exports(settings: Settings, _told: list[str], _faults: list[str]) -> None:
+    remove_old_exports(settings.exports, EXPORT_KEPT.total_seconds(), _FILES_MAX)
 
 
 def _receipts(settings: Settings, told: list[str], _faults: list[str]) -> None:

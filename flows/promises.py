@@ -8,6 +8,7 @@ from uuid import UUID
 
 from prefect import Flow, flow
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
@@ -17,13 +18,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.database import reading
 from models.errors import DrivepostError, JobNotFoundError, RequestError
 from models.jobs import find_job
-from models.requests import NAME_PATTERN, RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN, refusal
+from models.log_guard import guard_logs
+from models.requests import (
+    NAME_PATTERN,
+    RESOURCE_GROUP_PATTERN,
+    SUBSCRIPTION_PATTERN,
+    UUID_PATTERN,
+    refusal,
+)
+from tasks.acts import without_data
 from tasks.intake import REQUEST_FILE_PATTERN
-from tasks.run_history import hide_parameters
+from tasks.run_history import USER, hide_parameters
+
+guard_logs()
 
 _P = ParamSpec("_P")
 
-_ID: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _NAMES: Final = "/".join(
     pattern.strip("^$") for pattern in (SUBSCRIPTION_PATTERN, RESOURCE_GROUP_PATTERN, NAME_PATTERN)
 )
@@ -32,17 +42,45 @@ JobReference = Annotated[
     str,
     Field(
         title="Job",
-        pattern=rf"^({_ID}|{_NAMES})$",
+        pattern=rf"^({UUID_PATTERN}|{_NAMES})$",
         description="The job: its id, or subscription/resourceGroup/name.",
         examples=["3f2b8c1e-5d47-4a0b-9a54-0c8de2b7f611", "my-subscription/my-group/my-job"],
     ),
 ]
 """How an operator names a job."""
 
+UserReference = Annotated[
+    str,
+    Field(
+        title="User",
+        pattern=f"^{UUID_PATTERN}$",
+        description="The user: the id that their directory gave, such as the object id in Entra, never a name. It "
+        "is taken out of the run when that ends.",
+        examples=["3f2b8c1e-5d47-4a0b-9a54-0c8de2b7f611"],
+    ),
+]
+"""How an operator names a user."""
+
+DashboardReference = Annotated[
+    str,
+    Field(
+        title="Dashboard",
+        pattern=f"^{UUID_PATTERN}$",
+        description="The dashboard: its id, never its name.",
+        examples=["9d0c5a1e-7b3f-4c52-8f6e-2a4b6c8d0e1f"],
+    ),
+]
+"""How an operator names a dashboard."""
+
 RequestFile = Annotated[
     str, Field(title="Request file", pattern=rf"^({REQUEST_FILE_PATTERN})?$", examples=["request-17.json"])
 ]
 """How an operator names a file of the intake folder; empty names none."""
+
+NamedRequestFile = Annotated[
+    str, Field(title="Request file", pattern=rf"^{REQUEST_FILE_PATTERN}$", examples=["request-17.json"])
+]
+"""How an operator names a file of the intake folder that there has to be."""
 
 Ended = State[Any]
 """How a flow ends: a state whose message says the outcome in one line."""
@@ -52,12 +90,14 @@ def promise(name: str, description: str) -> Callable[[Callable[_P, Ended]], Flow
     """Make a function a flow: one promise, by the name its user gives it.
 
     A refusal ends the run as Failed with one line, code first, and no traceback. A run of a job is named by
-    the first eight digits of the job's opaque id.
+    the first eight digits of the job's opaque id. A run that names a user does not name them any more when it
+    ends, however it ends.
     """
 
     def decorate(function: Callable[_P, Ended]) -> Flow[_P, Ended]:
         checked: Callable[..., Ended] = validate_call(function)
         named = signature(function).bind
+        names_user = USER in signature(function).parameters
 
         @wraps(function)
         def told(*args: _P.args, **kwargs: _P.kwargs) -> Ended:
@@ -74,6 +114,13 @@ def promise(name: str, description: str) -> Callable[[Callable[_P, Ended]], Flow
                 ended = Failed(message=error.line)
             except DrivepostError as error:
                 ended = Failed(message=error.line)
+            except PrefectException:
+                raise
+            except Exception as error:  # noqa: BLE001  Prefect would keep its text, its trace and a pickle of it
+                ended = Failed(message=without_data(error).line)
+            finally:
+                if names_user:
+                    hide_parameters(run_id())
             say(ended.message or ended.name or "")
             return ended
 
@@ -92,6 +139,8 @@ def promise(name: str, description: str) -> Callable[[Callable[_P, Ended]], Flow
 
 _MEANT: Final = {
     "job": "is neither a job's id nor subscription/resourceGroup/name",
+    "user": "is no user's id, such as 3f2b8c1e-5d47-4a0b-9a54-0c8de2b7f611",
+    "dashboard": "is no dashboard's id, such as 9d0c5a1e-7b3f-4c52-8f6e-2a4b6c8d0e1f",
     "request_file": "is no name of a request file, such as request-17.json",
 }
 

@@ -25,6 +25,7 @@ from models.lifecycle import (
     Actor,
     DriveState,
     JobState,
+    JobType,
     Operation,
     Outcome,
     decide,
@@ -76,7 +77,7 @@ def wish_erasure(session: Session, job_id: UUID, *, at: datetime, by: Actor, at_
 
 
 def carry_out_wish(session: Session, job: Job, *, at: datetime) -> bool:
-    """Erase a job's personal data if that was wished and the address is not needed any more; tells whether it did."""
+    """Erase a job's personal data if that was wished and its address is not needed any more."""
     if job.erasure_wished_at is None or job.erased_at is not None:
         return False
     session.flush()
@@ -105,7 +106,7 @@ def jobs_to_erase(session: Session, user_id: UUID, rows_max: int) -> Sequence[tu
     rows = session.exec(
         select(Job.id, Job.state)
         .where(col(Job.user_id) == user_id, col(Job.erasure_wished_at).is_(None))
-        .order_by(col(Job.id))
+        .order_by(col(Job.created_at), col(Job.id))
         .limit(rows_max)
     ).all()
     return [(row[0], JobState(row[1])) for row in rows]
@@ -137,6 +138,12 @@ def _needs(at: datetime) -> Sequence[tuple[ColumnElement[bool], str]]:
         col(ExtraDrive.job_id) == col(Job.id), col(ExtraDrive.shipped_back_at).is_(None)
     )
     awaited = select(Drive.job_id).where(of_job, col(Drive.state) == DriveState.SPECIFIED)
+    known = select(Drive.job_id).where(of_job)
+    overdue = select(JobEvent.id).where(
+        col(JobEvent.job_id) == col(Job.id), col(JobEvent.kind) == EventKind.PACKAGE_OVERDUE
+    )
+    # The drives of an Export job are made known when they come.
+    unknown = and_(col(Job.job_type) == JobType.EXPORT, ~known.exists(), ~overdue.exists())
     shipped = select(JobEvent.id).where(
         col(JobEvent.job_id) == col(Job.id),
         col(JobEvent.kind) == EventKind.MOVED,
@@ -146,7 +153,7 @@ def _needs(at: datetime) -> Sequence[tuple[ColumnElement[bool], str]]:
         (~col(Job.state).in_(ENDS), "the job is on its way, and its drives go back to its address"),
         (or_(here.exists(), extra.exists()), "drives of it are here, and go back to its address"),
         (
-            and_(awaited.exists(), shipped.exists(), col(Job.state_since) > at - PACKAGE_OVERDUE),
+            and_(or_(awaited.exists(), unknown), shipped.exists(), col(Job.state_since) > at - PACKAGE_OVERDUE),
             "its package was sent and may still come, and its drives go back to its address",
         ),
     )

@@ -17,6 +17,9 @@
     │   ├── CopyHeldElsewhereError     CopyHeldElsewhere      another run holds the copy's lease
     │   ├── CopyStillRunningError      CopyStillRunning       the copy did not stop in time
     │   └── LeaseLostError             CopyLeaseLost          this run no longer holds the copy's lease
+    ├── PortalSettingsNotFoundError    PortalSettingsNotFound  nothing is kept for this user
+    ├── DashboardNotFoundError         DashboardNotFound      no dashboard goes by that id
+    ├── ExportError                    ExportFolderUnusable   an export cannot be written
     ├── ActorNotAllowedError           ActorNotAllowed        this operation is not theirs
     ├── RequestError                   InvalidRequestContent  every fault of a request at once
     ├── IntakeError                    IntakeFileInvalid      a file of the intake folder cannot be taken
@@ -27,6 +30,8 @@
     ├── StoreError                     StoreFailed            the store of a storage account refused
     ├── DatabaseError                  DatabaseUnusable       the database cannot be used as it is
     ├── SealingKeyError                SealingKeyInvalid      a sealing key is missing or wrong
+    ├── TraceWordsError                TraceWordsInvalid      the words cannot be looked for
+    ├── TracesFoundError               TracesFound            what should be gone is still there
     ├── SealedValueError               SealedValueInvalid     a sealed value was altered or moved
     ├── UnexpectedError                InternalError          a fault of ours; told without its data
     ├── SettingsError                  SettingsInvalid        a setting has an impossible value
@@ -163,8 +168,8 @@ class AddressNeededError(JobError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"the personal data cannot be erased at once: {reason}; ask without 'at once', and it is erased as soon "
-            "as the drives are back"
+            f"the personal data cannot be erased at once: {reason}; ask without 'at once', and it is "
+            "erased as soon as the drives are back"
         )
 
 
@@ -208,6 +213,32 @@ class LeaseLostError(JobError):
 
     def __init__(self, job_id: UUID) -> None:
         super().__init__(f"the lease on the copy of job {job_id} was lost to another run; this one stops")
+
+
+class PortalSettingsNotFoundError(DrivepostError):
+    """Nothing is kept in portal settings for this user, or nothing any more."""
+
+    code = "PortalSettingsNotFound"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there are no portal settings of this user; they may have been deleted, or the user's id is misspelt"
+        )
+
+
+class DashboardNotFoundError(DrivepostError):
+    """No dashboard goes by that id, or none does any more."""
+
+    code = "DashboardNotFound"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such dashboard; it may have been deleted, or its id is misspelt")
+
+
+class ExportError(DrivepostError):
+    """The folder for exports cannot be written."""
+
+    code = "ExportFolderUnusable"
 
 
 class ActorNotAllowedError(DrivepostError):
@@ -281,6 +312,24 @@ class SealingKeyError(DrivepostError):
     """A key that personal data is sealed with is missing, wrong, or not kept as it must be."""
 
     code = "SealingKeyInvalid"
+
+
+class TraceWordsError(DrivepostError):
+    """Words cannot be looked for: too short, too many, or no text; the text names them by their place."""
+
+    code = "TraceWordsInvalid"
+
+
+class TracesFoundError(DrivepostError):
+    """What should be gone is still there."""
+
+    code = "TracesFound"
+
+    def __init__(self, traces: int, words: int, first: str) -> None:
+        super().__init__(
+            f"{traces:,} traces of {words:,} words, the first in {first}; remove what holds them, and report it "
+            "as a fault of Drivepost's if that was ours"
+        )
 
 
 class SealedValueError(DrivepostError):

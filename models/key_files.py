@@ -1,7 +1,8 @@
 """Where the sealing keys are kept: in a file outside the database, or in a setting for many machines.
 
 The file has one key a line, `number:64 hexadecimal digits`; only its owner can read it. Every change writes a new
-file beside it and gives it the name, so that a cut leaves the old keys or the new ones and never none.
+file beside it and gives it the name, so that a cut leaves the old keys or the new ones and never none; the file
+that had the name is overwritten, after a cut by the next change.
 """
 
 import fcntl
@@ -15,15 +16,18 @@ from pathlib import Path
 from typing import Final
 
 from models.errors import SealingKeyError
-from models.sealing import KEY_BYTES, WAY_OUT, KeyRing, number_of
+from models.sealing import KEY_BYTES, WAY_OUT, KeyRing
 from models.settings import Settings
 
 _LINE: Final = re.compile(rf"([1-9][0-9]{{0,8}}):([0-9a-fA-F]{{{KEY_BYTES * 2}}})")
 _FILE_BYTES_MAX: Final = 64 * 1024
 _HEAD: Final = "# The keys that personal data is sealed with. Keep a copy apart from every copy of the database.\n"
-_OLD: Final = ".destroyed"
+_NEW: Final = ".new"
+_OLD: Final = ".old"
+_RING: Final = "ring"
 
-_in_use: Final[list[KeyRing]] = []
+_in_use: Final[dict[str, KeyRing]] = {}
+"""The one ring by its name: a dict, because of several threads that find none the first one's stays."""
 
 
 def ring() -> KeyRing:
@@ -32,9 +36,7 @@ def ring() -> KeyRing:
     Raises:
         SealingKeyError: there are none, or they cannot be used.
     """
-    if not _in_use:
-        use_ring(read_ring())
-    return _in_use[0]
+    return _in_use.get(_RING) or _in_use.setdefault(_RING, read_ring())
 
 
 def read_ring() -> KeyRing:
@@ -52,7 +54,10 @@ def read_ring() -> KeyRing:
 
 def use_ring(held: KeyRing | None) -> None:
     """Let this process use these keys; None lets the next use read them."""
-    _in_use[:] = [] if held is None else [held]
+    if held is None:
+        _in_use.pop(_RING, None)
+    else:
+        _in_use[_RING] = held
 
 
 def open_sealed(place: str, sealed: bytes) -> str:
@@ -63,12 +68,11 @@ def open_sealed(place: str, sealed: bytes) -> str:
         SealedValueError: it was altered or moved.
     """
     held = ring()
-    if number_of(sealed) not in held.numbers:
-        newer = read_ring()
-        if held.sealing_number in newer.numbers:
-            newer.turn_to(held.sealing_number)
-        use_ring(newer)
-        held = newer
+    try:
+        return held.open(place, sealed)
+    except SealingKeyError:
+        # Which key seals is for `follow` alone to say: another thread may have turned meanwhile.
+        held.learn(read_ring())
     return held.open(place, sealed)
 
 
@@ -83,14 +87,28 @@ def read_keys(settings: Settings) -> dict[int, bytes] | None:
         return _parse(given.replace(",", "\n"), "DRIVEPOST_SEALING_KEYS")
     path = settings.key_file
     try:
-        with path.open("rb") as file:
-            _require_private(path, os.fstat(file.fileno()))
-            text = file.read(_FILE_BYTES_MAX).decode("ascii", "replace")
+        read = _read_private(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise SealingKeyError(f"the key file {path} cannot be read: {error.strerror}") from None
-    return _parse(text, f"the key file {path}")
+    if len(read) > _FILE_BYTES_MAX:
+        raise SealingKeyError(f"the key file {path} is longer than {_FILE_BYTES_MAX:,} bytes; {WAY_OUT}")
+    return _parse(read.decode("ascii", "replace"), f"the key file {path}")
+
+
+def _read_private(path: Path) -> bytes:
+    """Read a file that only its owner can read; no more than one byte too many."""
+    while True:
+        # Before it is opened: to open a pipe would be to wait for whoever writes into it.
+        _require_private(path, path.stat())
+        with path.open("rb") as file:
+            opened = os.fstat(file.fileno())
+            _require_private(path, opened)
+            read = file.read(_FILE_BYTES_MAX + 1)
+        # One that lost its name meanwhile is being overwritten.
+        if os.path.samestat(opened, path.stat()):
+            return read
 
 
 def _require_private(path: Path, status: os.stat_result) -> None:
@@ -129,20 +147,23 @@ def create_keys(settings: Settings) -> dict[int, bytes]:
     Raises:
         SealingKeyError: it cannot be written.
     """
-    with _changing(settings.key_file):
-        return read_keys(settings) or _write(settings.key_file, {1: secrets.token_bytes(KEY_BYTES)})
+    with _changing(settings) as path:
+        return read_keys(settings) or _write(path, {1: secrets.token_bytes(KEY_BYTES)})
 
 
 def add_key(settings: Settings, number: int) -> None:
     """Add a new key under a number; harmless when there is one.
 
     Raises:
-        SealingKeyError: the file cannot be read or written.
+        SealingKeyError: the file is missing, or cannot be read or written.
     """
-    with _changing(settings.key_file):
-        keys = read_keys(settings) or {}
+    with _changing(settings) as path:
+        keys = read_keys(settings)
+        if keys is None:
+            # A file of the new key alone would hide that the others are gone.
+            raise SealingKeyError(f"the key file {path} is missing; {WAY_OUT}")
         if number not in keys:
-            _write(settings.key_file, {**keys, number: secrets.token_bytes(KEY_BYTES)})
+            _write(path, {**keys, number: secrets.token_bytes(KEY_BYTES)})
 
 
 def destroy_keys(settings: Settings, below: int) -> None:
@@ -151,18 +172,11 @@ def destroy_keys(settings: Settings, below: int) -> None:
     Raises:
         SealingKeyError: the file cannot be read or written.
     """
-    path = settings.key_file
-    old = path.with_name(path.name + _OLD)
-    with _changing(path):
+    with _changing(settings) as path:
         keys = read_keys(settings) or {}
         kept = {number: key for number, key in keys.items() if number >= below}
         if kept and len(kept) < len(keys):
-            # By this name the next try finds the old file, should this one be cut.
-            old.unlink(missing_ok=True)
-            os.link(path, old)
             _write(path, kept)
-        if old.exists():
-            erase_file(old)
 
 
 def erase_file(path: Path) -> None:
@@ -183,29 +197,48 @@ def erase_file(path: Path) -> None:
 
 
 @contextmanager
-def _changing(path: Path) -> Iterator[None]:
-    """Let one process at a time change the file."""
+def _changing(settings: Settings) -> Iterator[Path]:
+    """Let one process at a time change the file; gives its path. What a change before left is ended first."""
+    path = settings.key_file
     try:
+        # What is replaced must be the file, and not a link to it.
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with path.with_name(path.name + ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            _end_cut_change(path)
+            yield path
     except OSError as error:
         raise SealingKeyError(f"the key file {path} cannot be written: {error.strerror}") from None
 
 
+def _end_cut_change(path: Path) -> None:
+    erase_file(path.with_name(path.name + _NEW))
+    old = path.with_name(path.name + _OLD)
+    if not (old.exists() and path.exists()):
+        return
+    if old.samefile(path):
+        # It was cut before the new file had the name: these are the keys in use.
+        old.unlink()
+    else:
+        erase_file(old)
+
+
 def _write(path: Path, keys: Mapping[int, bytes]) -> dict[int, bytes]:
-    aside = path.with_name(path.name + ".new")
-    aside.unlink(missing_ok=True)
+    aside, old = path.with_name(path.name + _NEW), path.with_name(path.name + _OLD)
     lines = "".join(f"{number}:{key.hex()}\n" for number, key in sorted(keys.items()))
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(_HEAD + lines)
         file.flush()
         os.fsync(file.fileno())
+    if path.exists():
+        # By this name the next change finds what had the name before, should this one be cut.
+        os.link(path, old)
     aside.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+    erase_file(old)
     return dict(keys)

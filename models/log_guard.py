@@ -24,23 +24,34 @@ class _Guard:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record = self._make(*args, **kwargs)
-        told = sorted({text for text in recent if len(text) >= _SHORTEST}, key=len, reverse=True)
-        if not told:
-            return record
-        try:
-            message = record.getMessage()
-        except (TypeError, ValueError):  # its arguments do not fit; the handler would say so, and repeat them
-            message = str(record.msg)
-            record.args = ()
-        cleaned = _without(message, told)
-        if cleaned != message:
-            record.msg, record.args = cleaned, ()
-        if record.exc_info and record.exc_info[0] is not None:
-            trace = "".join(traceback.format_exception(*record.exc_info))
-            if _without(trace, told) != trace:
-                record.exc_info = None
-                record.exc_text = _without(trace, told)
+        # Copied in one step: other threads seal and open meanwhile.
+        told = sorted({text for text in recent.copy() if len(text) >= _SHORTEST}, key=len, reverse=True)
+        if told:
+            _clean(record, told)
         return record
+
+
+def _clean(record: logging.LogRecord, told: list[str]) -> None:
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001  its arguments do not fit; the handler would say so, and repeat them
+        message = _text(record.msg)
+        record.msg, record.args = message, ()
+    cleaned = _without(message, told)
+    if cleaned != message:
+        record.msg, record.args = cleaned, ()
+    if record.exc_info and record.exc_info[0] is not None:
+        trace = "".join(traceback.format_exception(*record.exc_info))
+        if _without(trace, told) != trace:
+            record.exc_info = None
+            record.exc_text = _without(trace, told)
+
+
+def _text(message: object) -> str:
+    try:
+        return str(message)
+    except Exception:  # noqa: BLE001  a fault of whoever logs must not become one of what is logged
+        return f"a {type(message).__name__} that has no text"
 
 
 def _without(text: str, told: list[str]) -> str:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Column, MetaData
+from sqlalchemy import Column, MetaData, Table
 
 _KEY: Final = "holds"
 _SECRET: Final = "secret"  # noqa: S105  a label, not a secret
 _NONE: Final = "none"
+
+_TIES: Final = {"job_id": "in the job", "settings_id": "in the portal settings, by opt-in"}
+"""The column by which a table hangs on one of the two places, and goes with it."""
 
 
 class Kind(StrEnum):
@@ -59,6 +62,35 @@ def impersonal() -> dict[str, Any]:
 def says_whose(column: Column[Any]) -> bool:
     """Tell whether a column says what it holds."""
     return _KEY in column.info
+
+
+def whose_place(table: Table) -> str:
+    """Tell which of the two places a table of personal data belongs to: the job, or the portal settings.
+
+    Raises:
+        ValueError: neither: there would be a third place.
+    """
+    for column, place in _TIES.items():
+        if column in table.columns:
+            return place
+    raise ValueError(f"{table.name} belongs neither to a job nor to portal settings")
+
+
+def places_table(metadata: MetaData) -> str:
+    """Draw where personal data is, as a Markdown table, one line a kind, from the columns."""
+    lines = [f"| data | {' | '.join(_TIES.values())} |", f"| --- |{' --- |' * len(_TIES)}"]
+    found = list(places(metadata))
+    for kind in (*Kind, None):
+        told = [
+            ", ".join(
+                f"`{place.table}.{place.column}`"
+                for place in found
+                if place.kind is kind and whose_place(metadata.tables[place.table]) == tied
+            )
+            for tied in _TIES.values()
+        ]
+        lines.append(f"| {kind or 'BitLocker key (a secret)'} | {' | '.join(text or '-' for text in told)} |")
+    return "\n".join(lines)
 
 
 def places(metadata: MetaData) -> Iterator[Place]:

@@ -14,10 +14,11 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import JSON, delete, insert, text, update
+from sqlalchemy import JSON, TextClause, delete, insert, text, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.columns import UtcDateTime, words
+from models.errors import DatabaseError
 from models.personal_data import impersonal
 from models.runs import JobRun
 
@@ -127,7 +128,7 @@ def _entry(receipt_id: UUID, deletion: Deletion, step: ReceiptStep, at: datetime
         "step": step,
         "due_at": deletion.due_at,
         "at": at,
-        "counts": dict(deletion.counts),
+        "counts": dict(sorted(deletion.counts.items())),
     }
 
 
@@ -148,6 +149,7 @@ def close_receipts(session: Session, receipt_ids: Sequence[UUID], *, at: datetim
     """
     if not receipt_ids:
         return 0
+    _lock_chain(session)  # before the rows: two that close the same ones could else wait for each other for ever
     removed = delete(OpenReceipt).where(col(OpenReceipt.receipt_id).in_(receipt_ids))
     numbers = sorted(row[0] for row in session.connection().execute(removed.returning(col(OpenReceipt.begun))))
     begun = session.exec(
@@ -165,36 +167,50 @@ def close_receipts(session: Session, receipt_ids: Sequence[UUID], *, at: datetim
     return len(_append(session, done))
 
 
+def _lock_chain(session: Session) -> ReceiptChain:
+    chosen = select(ReceiptChain).where(col(ReceiptChain.id) == _CHAIN).with_for_update()
+    head = session.exec(chosen.execution_options(populate_existing=True)).one_or_none()
+    if head is None:
+        raise DatabaseError("the head of the receipts' chain is missing; restore the database from a backup")
+    return head
+
+
 def _append(session: Session, entries: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     if not entries:
         return entries
-    head = session.exec(select(ReceiptChain).with_for_update().execution_options(populate_existing=True)).one()
+    head = _lock_chain(session)
     number, last = head.entries, head.hash
     for entry in entries:
         number += 1
-        entry["number"] = number
-        entry["hash"] = last = _hash(last, entry)
+        last = _hash(last.encode(), number, _as_stored(entry)).decode()
+        entry["number"], entry["hash"] = number, last
     connection = session.connection()
     connection.execute(insert(ReceiptEntry), list(entries))
-    connection.execute(update(ReceiptChain).values(entries=number, hash=last))
+    connection.execute(
+        update(ReceiptChain).where(col(ReceiptChain.id) == _CHAIN).values(entries=number, hash=last)
+    )
     session.expire(head)
     return entries
 
 
-def _hash(before: str, entry: Mapping[str, Any]) -> str:
-    told = [
-        before,
-        entry["number"],
-        str(entry["receipt_id"]),
-        str(entry["opaque_id"]),
+def _as_stored(entry: Mapping[str, Any]) -> list[bytes]:
+    """Tell an entry as SQLite stores it, byte for byte: what a hash does not cover could be changed."""
+    told = (
+        entry["receipt_id"].hex,
+        entry["opaque_id"].hex,
         entry["subject"],
         entry["reason"],
         entry["step"],
-        entry["due_at"].astimezone(UTC).isoformat(),
-        entry["at"].astimezone(UTC).isoformat(),
-        entry["counts"],
-    ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        entry["due_at"].astimezone(UTC).strftime(_MOMENT),
+        entry["at"].astimezone(UTC).strftime(_MOMENT),
+        json.dumps(entry["counts"]),
+    )
+    return [each.encode() for each in told]
+
+
+def _hash(before: bytes, number: int, stored: Sequence[bytes]) -> bytes:
+    # No value that we write has a line's end in it, so that none can run over into the next.
+    return hashlib.sha256(b"\n".join((before, b"%d" % number, *stored))).hexdigest().encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,112 +240,137 @@ def verify_receipts(session: Session, *, head: str = "", faults_max: int = 100) 
         head: the hash of an entry, noted down earlier: if no entry has it, the chain was written anew.
         faults_max: how many faults are told at most.
     """
-    found = _Verifier(faults_max)
-    on_sqlite = session.get_bind().dialect.name == "sqlite"
-    # As it is stored: a type of ours would read over a changed letter, or fail at it.
-    columns = ", ".join(f"CAST({name} AS BLOB)" if on_sqlite else f"{name}" for name in _COLUMNS)
-    rows = (
-        session.connection()
-        .execution_options(yield_per=_ROWS)
-        .execute(
-            text(f"SELECT number, {columns} FROM receipt_entry ORDER BY number")  # noqa: S608  names of ours
-        )
-    )
-    for row in rows:
-        found.look_at(row[0], dict(zip(_COLUMNS, row[1:], strict=True)))
-    chain = session.connection().execute(text("SELECT entries, hash FROM receipt_chain")).all()
-    found.look_at_end([(row[0], row[1]) for row in chain], head)
-    return Verified(
-        entries=found.entries,
-        receipts=len(found.begun),
-        unfinished=len(found.begun - found.done),
-        head=found.last or FIRST_HASH,
-        faults=tuple(found.faults),
+    connection = session.connection()
+    entries, heads = _STATEMENTS[connection.dialect.name]
+    found = _Verifier(head.strip().lower(), faults_max)
+    chain: list[tuple[int, int | None, bytes | None]] | None = None
+    after = _BEFORE_EVERY_NUMBER
+    while True:
+        before = found.entries
+        rows = connection.execute(entries, {"after": after}, execution_options={"yield_per": _ROWS})
+        for number, *stored in rows:
+            found.look_at(number, [_bytes(value) for value in stored])
+        if chain is not None and found.entries == before:
+            break
+        chain = [(row[0], row[1], _bytes(row[2])) for row in connection.execute(heads)]
+        if found.fits(chain):
+            break
+        # On PostgreSQL entries may have come before the head was read, and after the entries were.
+        after = found.number
+    found.look_at_end(chain)
+    return found.told()
+
+
+_BEFORE_EVERY_NUMBER: Final = -(2**63)
+_MOMENT: Final = "%Y-%m-%d %H:%M:%S.%f"
+
+_PLAIN: Final = "{}"
+_ID: Final = "replace(CAST({} AS text), '-', '')"
+_TIME: Final = "rtrim(to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.USBC'), 'AD')"
+_COLUMNS: Final = {
+    "receipt_id": _ID,
+    "opaque_id": _ID,
+    "subject": _PLAIN,
+    "reason": _PLAIN,
+    "step": _PLAIN,
+    "due_at": _TIME,
+    '"at"': _TIME,
+    "counts": "CAST({} AS text)",
+    "hash": _PLAIN,
+}
+"""Every column but the number, the hash last, and how PostgreSQL tells it as SQLite stores it."""
+
+# Bytes, and nothing where there is no text: a type of ours would read over a changed letter, or fail at it.
+_TEXT_ON_SQLITE: Final = "CASE typeof({0}) WHEN 'text' THEN CAST({0} AS BLOB) END"
+
+
+def _statements(columns: Sequence[str], entries: str, head: str) -> tuple[TextClause, TextClause]:
+    """Make the statements that read every entry after a number, and the heads of the chain."""
+    names = ", ".join(columns)
+    return (
+        text(f"SELECT number, {names} FROM receipt_entry WHERE number > :after ORDER BY number"),  # noqa: S608
+        text(f"SELECT id, {entries}, {head} FROM receipt_chain"),  # noqa: S608  names of ours, as above
     )
 
 
-_COLUMNS: Final = ("receipt_id", "opaque_id", "subject", "reason", "step", "due_at", "at", "counts", "hash")
+_STATEMENTS: Final = {
+    "sqlite": _statements(
+        [_TEXT_ON_SQLITE.format(name) for name in _COLUMNS],
+        "CASE typeof(entries) WHEN 'integer' THEN entries END",
+        _TEXT_ON_SQLITE.format("hash"),
+    ),
+    "postgresql": _statements([told.format(name) for name, told in _COLUMNS.items()], "entries", "hash"),
+}
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
 
 
 class _Verifier:
     """Goes along the chain, entry by entry."""
 
-    def __init__(self, faults_max: int) -> None:
+    def __init__(self, noted: str, faults_max: int) -> None:
+        self._noted = noted.encode()
+        self._is_noted_found = noted in {"", FIRST_HASH}
         self._faults_max = faults_max
-        self.faults: list[str] = []
+        self._faults: list[str] = []
+        self._begun: set[bytes] = set()
+        self._done: set[bytes] = set()
+        self._last: bytes | None = FIRST_HASH.encode()
+        self.number = 0
         self.entries = 0
-        self.begun: set[UUID] = set()
-        self.done: set[UUID] = set()
-        self.last: str | None = FIRST_HASH
-        self._next = 1
-        self._hashes: set[bytes] = set()
 
     def _tell(self, fault: str) -> None:
-        if len(self.faults) < self._faults_max:
-            self.faults.append(fault)
+        if len(self._faults) < self._faults_max:
+            self._faults.append(fault)
 
-    def look_at(self, number: object, raw: Mapping[str, Any]) -> None:
-        """Look at the next entry as it is stored."""
+    def look_at(self, number: int, stored: Sequence[bytes | None]) -> None:
+        """Look at the next entry: what its columns hold, in their order, or None for what we do not write."""
+        awaited, self.number = self.number + 1, number
         self.entries += 1
-        if not isinstance(number, int):
-            self._tell("an entry's number is none")
-            return
-        if number != self._next:
-            self._tell(
-                f"entry {self._next} is missing" if number > self._next else f"entry {number} is one too many"
-            )
-            self.last = None
-        self._next = number + 1
-        before = self.last
-        try:
-            entry = {name: _read(name, raw[name]) for name in _COLUMNS}
-        except ValueError:
+        if number != awaited:
+            self._tell(f"entry {awaited} is missing" if number > awaited else f"entry {number} is one too many")
+            self._last = None
+        before, self._last = self._last, None
+        known = [value for value in stored if value is not None]
+        if len(known) < len(stored):
             self._tell(f"entry {number} was altered: it cannot be read")
-            self.last = None
             return
-        self.last = entry["hash"]
-        self._hashes.add(entry["hash"].encode())
-        if before is not None and _hash(before, {**entry, "number": number}) != entry["hash"]:
+        *told, self._last = known
+        self._is_noted_found |= self._last == self._noted
+        if before is not None and _hash(before, number, told) != self._last:
             self._tell(f"entry {number} was altered, or what stood before it")
-        self._look_at_step(number, entry["receipt_id"], entry["step"])
+        self._look_at_step(number, told[0], told[4])
 
-    def _look_at_step(self, number: int, receipt: UUID, step: str) -> None:
-        seen, needed = (self.begun, None) if step == ReceiptStep.BEGUN else (self.done, self.begun)
-        if receipt in seen or (needed is not None and receipt not in needed):
+    def _look_at_step(self, number: int, receipt: bytes, step: bytes) -> None:
+        is_first = step == ReceiptStep.BEGUN.encode()
+        seen = self._begun if is_first else self._done
+        if receipt in seen or not (is_first or receipt in self._begun):
             self._tell(f"entry {number} does not fit what its receipt has before it")
         seen.add(receipt)
 
-    def look_at_end(self, chain: Sequence[tuple[int, str]], head: str) -> None:
+    def fits(self, chain: Sequence[tuple[int, int | None, bytes | None]]) -> bool:
+        """Tell whether the chain's head, in its one row, is that of the entries looked at."""
+        return list(chain) == [(_CHAIN, self.number, self._last)]
+
+    def look_at_end(self, chain: Sequence[tuple[int, int | None, bytes | None]]) -> None:
         """Compare the end of the entries with the head of the chain."""
         if len(chain) != 1:
-            self._tell("the head of the chain is missing")
-        elif chain[0][0] != self._next - 1:
-            self._tell(f"the chain has {chain[0][0]} entries, and the last one found is {self._next - 1}")
-        elif self.last is not None and chain[0][1] != self.last:
-            self._tell("the head of the chain is not the hash of its last entry")
-        if head and head != FIRST_HASH and head.lower().encode() not in self._hashes:
+            self._tell(f"the chain has {len(chain)} heads, and should have one")
+        elif chain[0][1] not in {None, self.number}:
+            self._tell(f"the chain has {chain[0][1]} entries, and the last one found is {self.number}")
+        elif not self.fits(chain) and self._last is not None:
+            self._tell("the head of the chain was altered, or its last entry")
+        if not self._is_noted_found:
             self._tell("no entry has the hash given: the receipts were written anew since it was noted down")
 
-
-def _read(name: str, stored: object) -> Any:
-    """Read a value as it is stored, and refuse one that we would have written otherwise.
-
-    Raises:
-        ValueError: we would not have written it.
-    """
-    if isinstance(stored, bytes):
-        stored = stored.decode()
-    if name in {"receipt_id", "opaque_id"}:
-        value: Any = UUID(str(stored))
-        written: object = value.hex
-    elif name in {"due_at", "at"}:
-        value = stored if isinstance(stored, datetime) else datetime.fromisoformat(str(stored)).replace(tzinfo=UTC)
-        written = value.strftime("%Y-%m-%d %H:%M:%S.%f")
-    elif name == "counts":
-        value = json.loads(stored) if isinstance(stored, str) else stored
-        written = json.dumps(value)
-    else:
-        value = written = str(stored)
-    if isinstance(stored, str) and stored != written:
-        raise ValueError(name)
-    return value
+    def told(self) -> Verified:
+        """Tell what was found."""
+        return Verified(
+            entries=self.entries,
+            receipts=len(self._begun),
+            unfinished=len(self._begun - self._done),
+            head=(self._last or b"").decode("ascii", "replace"),
+            faults=tuple(self._faults),
+        )

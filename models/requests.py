@@ -7,14 +7,18 @@ repeats a value: values are personal data.
 Source: `arm/2021-01-01/storageimportexport.json`; the specification, sections 5, 8 and 10.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -28,12 +32,14 @@ from models.jobs import KekType, LogLevel
 from models.lifecycle import JobType
 from models.manifests import split_blob_path
 
+REQUEST_BYTES_MAX: Final = 2**20
 DRIVES_MAX: Final = 10
 BLOB_LIST_BYTES_MAX: Final = 32 * 1024
 TAGS_MAX: Final = 50
 NAME_PATTERN: Final = r"^[a-zA-Z][a-zA-Z0-9_-]{1,63}$"
 SUBSCRIPTION_PATTERN: Final = r"^[A-Za-z0-9-]{1,64}$"
 RESOURCE_GROUP_PATTERN: Final = r"^[A-Za-z0-9_.()-]{1,90}$"
+UUID_PATTERN: Final = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 
 _STORAGE_ACCOUNT_PATTERN: Final = (
     r"(?i)^/subscriptions/[^/\x00]+/resourceGroups/[^/\x00]+/providers"
@@ -42,10 +48,22 @@ _STORAGE_ACCOUNT_PATTERN: Final = (
 
 # PostgreSQL keeps no U+0000.
 _KEPT: Final = r"^[^\x00]*$"
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256, pattern=_KEPT)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256, pattern=_KEPT)]
 _Optional = Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=_KEPT)]
 _Path = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=_KEPT)]
 _DriveCount = Annotated[int, Field(ge=0, le=1000)]
+
+
+def _written_as_uuid(value: object) -> object:
+    # In our own words: pydantic's would repeat a letter of it.
+    if isinstance(value, str) and not re.fullmatch(UUID_PATTERN, value):
+        raise ValueError("is no UUID, such as 3f2b8c1e-5d47-4a0b-9a54-0c8de2b7f611")
+    return value
+
+
+OpaqueId = Annotated[UUID, BeforeValidator(_written_as_uuid)]
+SubscriptionId = Annotated[str, StringConstraints(pattern=SUBSCRIPTION_PATTERN)]
+ResourceGroupName = Annotated[str, StringConstraints(pattern=RESOURCE_GROUP_PATTERN)]
 
 
 class Shape(BaseModel):
@@ -67,29 +85,29 @@ class Shape(BaseModel):
 class ReturnAddressShape(Shape):
     """`returnAddress`: who gets the drives back."""
 
-    recipient_name: _Text
-    street_address_1: _Text = Field(alias="streetAddress1")
+    recipient_name: Text
+    street_address_1: Text = Field(alias="streetAddress1")
     street_address_2: _Optional = Field(default="", alias="streetAddress2")
-    city: _Text
+    city: Text
     state_or_province: _Optional = ""
-    postal_code: _Text
-    country_or_region: _Text
-    phone: _Text
-    email: _Text
+    postal_code: Text
+    country_or_region: Text
+    phone: Text
+    email: Text
 
 
 class ReturnShippingShape(Shape):
     """`returnShipping`: by which carrier and account the drives go back."""
 
-    carrier_name: _Text
-    carrier_account_number: _Text
+    carrier_name: Text
+    carrier_account_number: Text
 
 
 class DeliveryPackageShape(Shape):
     """`deliveryPackage`: the package to us."""
 
-    carrier_name: _Text
-    tracking_number: _Text
+    carrier_name: Text
+    tracking_number: Text
     drive_count: _DriveCount | None = None
     ship_date: _Optional = ""
 
@@ -97,17 +115,17 @@ class DeliveryPackageShape(Shape):
 class ReturnPackageShape(Shape):
     """`returnPackage`: the package back."""
 
-    carrier_name: _Text
-    tracking_number: _Text
+    carrier_name: Text
+    tracking_number: Text
     drive_count: _DriveCount
-    ship_date: _Text
+    ship_date: Text
 
 
 class DriveShape(Shape):
     """One entry of `driveList`."""
 
     drive_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    bit_locker_key: _Text | None = Field(default=None, repr=False)
+    bit_locker_key: Text | None = Field(default=None, repr=False)
     manifest_file: _Path
     # 32 digits are MD5, as the description says; its own examples show 64, taken as SHA-256.
     manifest_hash: Annotated[str, StringConstraints(pattern=r"^([0-9A-Fa-f]{32}|[0-9A-Fa-f]{64})$")]
@@ -206,17 +224,26 @@ class JobDetails(Shape):
 class CreateJobBody(Shape):
     """The body of Create Job."""
 
-    location: _Text
+    location: Text
     tags: _Tags = Field(default_factory=dict)
     properties: JobDetails
 
 
 class JobRequest(Shape):
-    """A whole request, as a request file of the intake holds it: the job's names and the body of Create Job."""
+    """A whole request, as a request file of the intake holds it: the job's names and the body of Create Job.
 
-    subscription_id: Annotated[str, StringConstraints(pattern=SUBSCRIPTION_PATTERN)]
-    resource_group_name: Annotated[str, StringConstraints(pattern=RESOURCE_GROUP_PATTERN)]
+    Attributes:
+        user_id: whose job it is, by the id that the user's directory gave.
+        save_carrier_and_return_address_as_default: the tick without which nothing is kept in portal settings.
+        use_saved_carrier_and_return_address: what is missing of the two is filled in from what was saved.
+    """
+
+    subscription_id: SubscriptionId
+    resource_group_name: ResourceGroupName
     job_name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+    user_id: OpaqueId | None = None
+    save_carrier_and_return_address_as_default: StrictBool = False
+    use_saved_carrier_and_return_address: StrictBool = False
     body: CreateJobBody
 
 
@@ -238,6 +265,12 @@ class UpdateJobBody(Shape):
 
     tags: _Tags | None = None
     properties: UpdateDetails = Field(default_factory=UpdateDetails)
+
+
+class ShipRequest(UpdateJobBody):
+    """The body of Update Job Properties with the tick beside it, as a request file of the intake holds it."""
+
+    save_carrier_and_return_address_as_default: StrictBool = False
 
 
 class ReturnRequest(Shape):

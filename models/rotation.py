@@ -25,10 +25,14 @@ from sqlalchemy import (
 from sqlmodel import Session, SQLModel, col, delete
 from sqlmodel import select as select_rows
 
+import models.drives
+import models.jobs
+import models.portal
+import models.shipping  # noqa: F401  importing a module of tables makes its tables known
 from models.columns import Sealed
 from models.key_files import add_key, destroy_keys, open_sealed, read_keys, read_ring, ring
 from models.sealing import header
-from models.sealing_keys import SealingKey, exclude_writers
+from models.sealing_keys import SealingKey, exclude_writers, require_keys
 from models.settings import Settings
 
 _HEADER_BYTES: Final = len(header(1))
@@ -55,9 +59,11 @@ def turn_key(session: Session, at: datetime) -> Turned:
         at: now, aware UTC.
 
     Raises:
-        SealingKeyError: the key file cannot be read or written.
+        SealingKeyError: the key file cannot be read or written, or holds other keys than the database's.
     """
     exclude_writers(session)
+    # This process may know the keys from before somebody moved the file or changed it.
+    require_keys(session.connection())
     known = session.exec(select_rows(SealingKey.number).order_by(col(SealingKey.number))).all()
     settings = Settings()
     if len(known) == 1:

@@ -96,7 +96,7 @@ def follow(session: Session) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock_shared(:turning)"), {"turning": _TURNING})
     known = _read_known(connection)
-    if ring().proven != known.keys():
+    if not known or ring().proven != known.keys():
         held = read_ring()
         _require_fit(held, known)
         held.turn_to(max(known))

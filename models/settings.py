@@ -96,6 +96,7 @@ class _Fields(BaseSettings):
         description="When enforce-retention runs, cron in UTC.",
     )
     rotation_cron: str = Field(default="0 4 * * 0", description="When rotate-keys runs, cron in UTC.")
+    traces_cron: str = Field(default="0 5 * * 0", description="When find-traces runs, cron in UTC.")
     resealing_batch_rows: int = Field(
         default=500, ge=1, le=10_000, description="Rows that rotate-keys seals anew in one transaction."
     )
@@ -139,7 +140,7 @@ class _Fields(BaseSettings):
             raise ValueError("must be an absolute path: the processes of Drivepost have other working directories")
         return path
 
-    @field_validator("retention_cron", "rotation_cron")
+    @field_validator("retention_cron", "rotation_cron", "traces_cron")
     @classmethod
     def _is_cron_expression(cls, text: str) -> str:
         # A sixth field would be seconds, which Prefect does not know.
@@ -205,6 +206,11 @@ class Settings(_Fields):
     def intake(self) -> Path:
         """The folder where request files are put."""
         return self.intake_directory or self.data_directory / "intake"
+
+    @property
+    def exports(self) -> Path:
+        """The folder where exported portal settings are put."""
+        return self.data_directory / "exports"
 
     def store_address(self, storage_account_id: str) -> str:
         """Find the address of a storage account's blobs; `{container}` in it is still open.

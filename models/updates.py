@@ -36,7 +36,8 @@ from models.lifecycle import (
     require_actor,
 )
 from models.locations import Locations
-from models.requests import DriveShape, JobRequest, Shape, UpdateJobBody
+from models.portal import save_address, saved_address_of
+from models.requests import DriveShape, JobDetails, JobRequest, Shape, UpdateDetails, UpdateJobBody
 from models.shipping import Direction, Package, ReturnAddress, ReturnShipping
 
 _CHILDREN: Final[Mapping[JobProperty, tuple[type[SQLModel], Mapping[str, Any]]]] = {
@@ -55,6 +56,9 @@ _COLUMNS: Final[Mapping[JobProperty, str]] = {
 
 _PUTS_MAX: Final = 10
 
+_SAVE: Final = "saveCarrierAndReturnAddressAsDefault"
+_USE: Final = "useSavedCarrierAndReturnAddress"
+
 _AS_FIRST_WRITTEN: Final = frozenset({"subscription_id", "resource_group", "name"})
 """Columns that a replacement leaves alone: names are given back as they were first written."""
 
@@ -70,6 +74,9 @@ def put_job(
 ) -> UUID:
     """Create a job, or replace it while it is Creating.
 
+    Carrier and return address are saved in the portal settings of the user whose job it is if the request ticks
+    so, and never else. A replacement that names no user leaves the job to whom it belongs.
+
     Args:
         session: a session that writes.
         request: the job's names and properties.
@@ -82,7 +89,7 @@ def put_job(
         The job's opaque id; a replaced job keeps its own.
 
     Raises:
-        RequestError: the location is none.
+        RequestError: the location is none; or what is to be saved is not all there, or nothing was saved.
         JobStateConflictError: a job of that name has left Creating.
         CancelAcceptedError: a job of that name is being cancelled.
     """
@@ -91,6 +98,7 @@ def put_job(
     acted = session.exec(select(JobEvent.job_id).where(col(JobEvent.id) == event_id)).one_or_none()
     if acted is not None:
         return acted
+    details = _with_saved(session, request)
     job, kind = _new_or_found(session, columns, at)
     if kind is EventKind.REPLACED:
         decide(Operation.REPLACE, job.state, cancel_accepted=job.cancel_requested)
@@ -101,8 +109,10 @@ def put_job(
     job.updated_at = at
     job.expires_at = _expiry(job, at)
     session.flush()
-    _put_children(session, job.id, request)
-    _put_drives(session, job.id, request.body.properties.drive_list or [], at)
+    _put_children(session, job.id, details)
+    _put_drives(session, job.id, details.drive_list or [], at)
+    if request.save_carrier_and_return_address_as_default:
+        _save_as_default(session, request.user_id, request.body.properties, at)
     session.add(JobEvent(id=event_id or uuid4(), job_id=job.id, at=at, kind=kind, by=by, target=job.state))
     session.flush()
     return job.id
@@ -148,11 +158,46 @@ def _job_columns(request: JobRequest, locations: Locations) -> dict[str, Any]:
         "export_blob_paths": export.blob_list.blob_path if export else [],
         "export_blob_path_prefixes": export.blob_list.blob_path_prefix if export else [],
         "export_blob_list_blob_path": export.blob_list_blob_path if export else None,
+        **({} if request.user_id is None else {"user_id": request.user_id}),
     }
 
 
-def _put_children(session: Session, job_id: UUID, request: JobRequest) -> None:
+def _with_saved(session: Session, request: JobRequest) -> JobDetails:
+    """Fill in what a request leaves out and its user has saved, if it asks for that."""
     details = request.body.properties
+    if not request.use_saved_carrier_and_return_address:
+        return details
+    if request.user_id is None:
+        raise RequestError([(_USE, "needs userId; name it, or leave this out")])
+    if details.return_address and details.return_shipping:
+        return details
+    saved = saved_address_of(session, request.user_id)
+    if saved is None:
+        fault = "nothing is saved for this user; give returnAddress and returnShipping, or leave this out"
+        raise RequestError([(_USE, fault)])
+    return details.model_copy(
+        update={
+            "return_address": details.return_address or saved.return_address,
+            "return_shipping": details.return_shipping or saved.return_shipping,
+        }
+    )
+
+
+def _save_as_default(
+    session: Session, user_id: UUID | None, details: JobDetails | UpdateDetails, at: datetime
+) -> None:
+    """Save what a request gives as its user's default; the request ticks so."""
+    address, shipping = details.return_address, details.return_shipping
+    if address is None or shipping is None:
+        fault = "saves returnAddress and returnShipping of the same request; give both, or leave this out"
+        raise RequestError([(_SAVE, fault)])
+    if user_id is None:
+        fault = "needs the userId that the job is created with; name it there, or leave this out"
+        raise RequestError([(_SAVE, fault)])
+    save_address(session, user_id, address, shipping, at=at)
+
+
+def _put_children(session: Session, job_id: UUID, details: JobDetails) -> None:
     for name, shape in (
         (JobProperty.RETURN_ADDRESS, details.return_address),
         (JobProperty.RETURN_SHIPPING, details.return_shipping),
@@ -178,14 +223,32 @@ def _expiry(job: Job, at: datetime) -> datetime | None:
     return expiry(job.state, entered=job.state_since, updated=at, cancel_accepted=job.cancel_requested)
 
 
-def update_job(session: Session, job_id: UUID, body: UpdateJobBody, *, at: datetime, by: Actor) -> Outcome:
+def update_job(
+    session: Session,
+    job_id: UUID,
+    body: UpdateJobBody,
+    *,
+    at: datetime,
+    by: Actor,
+    saves_as_default: bool = False,
+) -> Outcome:
     """Change what a request names, all of it or nothing.
 
     What is absent, null, or as it is already changes nothing and violates nothing; `cancelRequested: false`
     means nothing and undoes nothing.
 
+    Args:
+        session: a session that writes.
+        job_id: the job.
+        body: what is to change.
+        at: now, aware UTC.
+        by: who asks.
+        saves_as_default: the user ticked that the request's carrier and return address are kept in the portal
+            settings of the user whose job it is. They are not where nothing else is to do: the request may be
+            one that was carried out before, and the user may have deleted them since.
+
     Returns:
-        NOTHING_TO_DO when everything is already as the request wants it.
+        NOTHING_TO_DO when everything in the job is already as the request wants it.
 
     Raises:
         JobNotFoundError: there is no such job.
@@ -193,7 +256,7 @@ def update_job(session: Session, job_id: UUID, body: UpdateJobBody, *, at: datet
         JobStateConflictError: it is too late to ship or to cancel.
         CancelAcceptedError: it is to be shipped although a cancel was accepted.
         NotReadyToShipError: it is to be shipped without return address or delivery package.
-        RequestError: the drive list does not fit the job's type.
+        RequestError: the drive list does not fit the job's type; or what is to be saved is not all there.
 
     Source: the specification, section 5.
     """
@@ -218,7 +281,11 @@ def update_job(session: Session, job_id: UUID, body: UpdateJobBody, *, at: datet
         _ship(session, job, at=at, by=by)
     if cancels:
         request_cancel(session, job_id, at=at, by=by)
-    return Outcome.DONE if changes or ships or cancels else Outcome.NOTHING_TO_DO
+    if not (changes or ships or cancels):
+        return Outcome.NOTHING_TO_DO
+    if saves_as_default:
+        _save_as_default(session, job.user_id, body.properties, at)
+    return Outcome.DONE
 
 
 def _require_drives_fit(job_type: JobType, drives: Sequence[DriveShape]) -> None:

@@ -45,7 +45,7 @@ def carry_out_erasures(rows_max: int) -> int:
 
 @dataclass(slots=True)
 class PersonErased:
-    """What became of a person's jobs: deleted whole, erased at once, or to be erased when their drives are back."""
+    """What became of a person's jobs: deleted whole, erased, or to be erased once their drives are back."""
 
     found: int = 0
     deleted: int = 0

@@ -1,11 +1,14 @@
 """The intake: a folder where request files are put, because what they hold may not be typed into Prefect.
 
-A request file is removed once what it asks for is done; until then it stays, so that nothing is lost.
+A request file is removed once what it asks for is done; until then it stays, so that nothing is lost. Before it is
+overwritten it is given a name by which nobody takes it for a request any more, so that a run that was cut in the
+middle leaves no broken request; whoever comes next removes what it left.
 """
 
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,16 +20,18 @@ from models.database import database_time, reading, writing
 from models.errors import DrivepostError, IntakeError
 from models.events import JobEvent
 from models.jobs import read_job
+from models.key_files import erase_file
 from models.lifecycle import Actor
 from models.locations import load_locations
-from models.requests import JobRequest, parse
+from models.requests import REQUEST_BYTES_MAX, JobRequest, parse
 from models.runs import record_run
 from models.updates import put_job
 from tasks.acts import act
 
 REQUEST_FILE_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.json"
-REQUEST_BYTES_MAX: Final = 2**20
 _TAKEN: Final = ".taken"
+_SPENT: Final = ".spent"
+_SPENT_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +83,18 @@ def create_jobs(
     Raises:
         IntakeError: the intake cannot be read, or has no such file.
     """
+    erase_spent(intake)
     return _create_each(_take(intake, request_file, files_max), intake, locations_file, flow_run_id)
 
 
 @act
 def finish_taken_requests(intake: Path, locations_file: Path | None, files_max: int) -> Created:
-    """Finish what a create-job that was cut had taken and not done.
+    """Finish what a create-job that was cut had taken and not done, and remove what was done and not removed.
 
     Raises:
         IntakeError: the intake cannot be read.
     """
+    erase_spent(intake)
     return _create_each(_taken_before(intake, files_max), intake, locations_file, None)
 
 
@@ -99,7 +106,7 @@ def _create_each(
     for place, (event_id, taken) in enumerate(files, start=1):
         try:
             job_ids.append(_create(taken, event_id, locations_file, flow_run_id))
-            taken.unlink(missing_ok=True)
+            _spend(intake, taken)
         except DrivepostError as error:
             if is_gone(taken):
                 continue  # another run finished it
@@ -170,10 +177,44 @@ def remove_taken_requests(intake: Path, job_id: UUID) -> None:
         made_by = session.exec(select(JobEvent.id).where(col(JobEvent.job_id) == job_id)).all()
     for event_id in made_by:
         for file in (intake / _TAKEN).glob(f"{event_id}.*"):
-            file.unlink(missing_ok=True)
+            _spend(intake, file)
 
 
 @act
 def remove_request_file(file: Path) -> None:
-    """Remove a request file whose wish is carried out; harmless when it is gone."""
+    """Remove a request file whose wish is carried out, and what a run that was cut left of one; safe to repeat."""
+    _spend(file.parent, file)
+    erase_spent(file.parent)
+
+
+def _spend(intake: Path, file: Path) -> None:
+    """Remove a request file, first under a name by which nobody takes it for one."""
+    taken_as = file.name.partition(".")[0] if file.parent.name == _TAKEN else uuid4()
+    spent = intake / _TAKEN / f"{taken_as}{_SPENT}"
+    try:
+        spent.parent.mkdir(exist_ok=True, mode=0o700)
+        file.rename(spent)
+    except FileNotFoundError:
+        return
+    erase(spent)
+
+
+def erase_spent(intake: Path) -> None:
+    """Remove request files that were carried out and whose removal was cut."""
+    for file in sorted((intake / _TAKEN).glob(f"*{_SPENT}"))[:_SPENT_MAX]:
+        erase(file)
+
+
+def erase(file: Path) -> None:
+    """Overwrite a file and remove it; harmless when it is gone.
+
+    A link is only removed, and so is a file that has another name somewhere: what is there is not ours. One that
+    may not be overwritten is removed all the same.
+    """
+    with suppress(OSError):
+        status = file.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            with suppress(PermissionError):
+                file.chmod(0o600)
+            erase_file(file)
     file.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from models.database import database_time, reading, return_free_pages, writing
 from models.deletion import delete_job
 from models.jobs import close_job, find_job, finish_cancel, read_job, request_cancel
 from models.lifecycle import Actor, JobState, Outcome
-from models.requests import UpdateJobBody, parse
+from models.requests import ShipRequest, parse
 from models.runs import record_run
 from models.updates import update_job
 from tasks.acts import act
@@ -46,7 +46,7 @@ def mark_as_shipped(job_id: UUID, request_file: Path | None) -> Outcome:
 
     Raises:
         IntakeError: the file cannot be read.
-        RequestError: the file is no body of Update Job Properties.
+        RequestError: the file is no body of Update Job Properties, or what it ticks to be saved is not all there.
         NotReadyToShipError: return address or delivery package is missing.
         JobStateConflictError: it is too late.
     """
@@ -55,10 +55,17 @@ def mark_as_shipped(job_id: UUID, request_file: Path | None) -> Outcome:
             if read_job(session, job_id).state is JobState.SHIPPING:
                 # A run that was cut after its last act removed the file; what it asked for was done.
                 return Outcome.NOTHING_TO_DO
-    body = parse(UpdateJobBody, read_request_file(request_file)) if request_file else UpdateJobBody()
-    body.properties.state = JobState.SHIPPING.value
+    request = parse(ShipRequest, read_request_file(request_file)) if request_file else ShipRequest()
+    request.properties.state = JobState.SHIPPING.value
     with writing() as session:
-        return update_job(session, job_id, body, at=database_time(session), by=Actor.OPERATOR)
+        return update_job(
+            session,
+            job_id,
+            request,
+            at=database_time(session),
+            by=Actor.OPERATOR,
+            saves_as_default=request.save_carrier_and_return_address_as_default,
+        )
 
 
 @act

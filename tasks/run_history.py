@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
     FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -26,6 +27,9 @@ from models.database import reading, writing
 from models.errors import PrefectAwayError
 from models.runs import TAG, runs_to_forget, strike_run
 from tasks.acts import act
+
+USER: Final = "user"
+"""The parameter by which a flow is told of a user."""
 
 _PAGE: Final = 200
 _PAGES_MAX: Final = 50
@@ -95,7 +99,7 @@ def _runs_under_way(client: SyncPrefectClient, deployment_id: UUID) -> Iterator[
 
 @act
 def hide_parameters(flow_run_id: UUID | None) -> None:
-    """Empty a run's parameters, which may name a job that is gone; the run itself is forgotten later."""
+    """Empty a run's parameters, which may name a user, or a job that is gone."""
     if flow_run_id is None:
         return
     with _prefect() as client:
@@ -104,21 +108,30 @@ def hide_parameters(flow_run_id: UUID | None) -> None:
 
 @act
 def hide_names() -> int:
-    """Empty the parameters of runs that ended before they began and name a job by its names.
+    """Empty the parameters of runs that ended before they began and name a job by its names, or name a user.
 
-    No act of ours ran in them, so that they are on no list of a job's runs and would outlive it. Looked at are
-    the 200 that ended last.
+    No act of ours ran in them, so that they are on no list of a job's runs and would outlive it. A run that names
+    a user empties its parameters itself, unless it never came to that. Looked at are the 200 that ended last.
     """
     ended = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLED, StateType.CRASHED])),
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.CANCELLED, StateType.CRASHED, StateType.FAILED])
+        ),
         tags=FlowRunFilterTags(all_=[TAG]),
     )
     with _prefect() as client:
         runs = client.read_flow_runs(flow_run_filter=ended, limit=_PAGE, sort=FlowRunSort.END_TIME_DESC)
-        named = [run for run in runs if "/" in str(run.parameters.get("job"))]
+        named = [run for run in runs if _names_somebody(run)]
         for run in named:
             client.update_flow_run(run.id, parameters={})
     return len(named)
+
+
+def _names_somebody(run: FlowRun) -> bool:
+    if USER in run.parameters:
+        return True
+    is_begun = run.state is not None and run.state.type is StateType.FAILED
+    return not is_begun and "/" in str(run.parameters.get("job"))
 
 
 @act
@@ -156,10 +169,18 @@ def _forget(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
         return True
     if _is_telling(run):
         return False
+    for child in client.read_flow_runs(flow_run_filter=_children_of(flow_run_id), limit=_PAGE):
+        if not _forget(client, child.id):
+            return False
     _forget_artifacts(client, flow_run_id)
     with suppress(ObjectNotFound):
         client.delete_flow_run(flow_run_id)
     return True
+
+
+def _children_of(flow_run_id: UUID) -> FlowRunFilter:
+    """Find the runs that a run started within itself: Prefect keeps them when their parent is deleted."""
+    return FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
 
 
 def _is_telling(run: FlowRun) -> bool:

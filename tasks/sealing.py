@@ -64,10 +64,14 @@ def reseal_part(table: str, after: Key | None, batch_rows: int, rows_max: int) -
 
 @act
 def retire_older_keys() -> bool:
-    """Let the database know the newest key alone; False while something is sealed with an older one."""
+    """Let the database know the newest key alone; False while something is sealed with an older one.
+
+    False as well while somebody on SQLite reads a state of before the resealing.
+    """
+    if not return_free_pages():
+        return False
     with writing() as session:
-        forgotten = forget_older_keys(session)
-    return forgotten and return_free_pages()
+        return forget_older_keys(session)
 
 
 @act

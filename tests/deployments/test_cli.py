@@ -1,15 +1,23 @@
 """The command line: what it prints, and how it refuses."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from sqlmodel import select
 
 from deployments import cli
-from models.database import engine
-from tests.builders import make_source
+from models.database import engine, reading, writing
+from models.events import JobEvent
+from models.jobs import Job
+from models.lifecycle import Actor, JobState
+from models.requests import REQUEST_BYTES_MAX
+from tests.builders import ADDRESS, job_in, job_request, make_source
 
 
 def _ended(*arguments: str) -> int:
@@ -78,9 +86,109 @@ def test_the_tables_are_upgraded_twice_alike(
     assert "SettingsInvalid: DRIVEPOST_DATABASE_URL: must begin with" in capsys.readouterr().err
 
 
+def _file(tmp_path: Path, document: object) -> str:
+    """Write a request file somewhere."""
+    file = tmp_path / "anywhere.txt"
+    file.write_bytes(document if isinstance(document, bytes) else json.dumps(document).encode())
+    return str(file)
+
+
+def test_create_job_prints_the_id_of_the_job_and_nothing_else(
+    tmp_path: Path, sqlite: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file may lie anywhere, and stays; asked again, the job is replaced while it is Creating."""
+    file = _file(tmp_path, job_request())
+    before = Path(file).read_bytes()
+    assert _ended("create-job", file) == 0
+    told = capsys.readouterr()
+    assert re.fullmatch(r"[0-9a-f-]{36}\n", told.out)
+    assert told.err == ""
+    assert _ended("create-job", file) == 0
+    assert capsys.readouterr().out == told.out
+    with reading() as session:
+        assert session.exec(select(Job.id)).all() == [UUID(told.out.strip())]
+        assert {event.by for event in session.exec(select(JobEvent)).all()} == {Actor.OPERATOR}
+    assert Path(file).read_bytes() == before
+
+
+def test_create_job_reads_the_standard_input(
+    sqlite: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named by a dash."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(job_request("job-7")).encode())))
+    assert _ended("create-job", "-") == 0
+    with reading() as session:
+        assert session.exec(select(Job.name, Job.id)).all() == [("job-7", UUID(capsys.readouterr().out.strip()))]
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        (b"{no JSON", "InvalidRequestContent: Invalid JSON"),
+        (b"\xff\xfe", "InvalidRequestContent: "),
+        ([1], "InvalidRequestContent: "),
+        (
+            job_request(returnAddress={**ADDRESS, "city": ""}),
+            "InvalidRequestContent: body.properties.returnAddress.",
+        ),
+        (job_request(location="Moon"), "InvalidRequestContent: location: is no location"),
+        (job_request("taken"), "JobStateConflict: a Shipping job cannot take 'replace'"),
+        (b" " * (REQUEST_BYTES_MAX + 1), "InvalidRequestContent: file: is over 1 MiB"),
+        ({**job_request(), "saveCarrierAndReturnAddressAsDefault": True}, "InvalidRequestContent: saveCarrier"),
+    ],
+)
+def test_create_job_refuses_in_one_line(
+    document: object, told: str, tmp_path: Path, sqlite: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Code first, nobody's data, no traceback; nothing is printed that could be taken for an id."""
+    with writing() as session:
+        job_in(session, JobState.SHIPPING, "taken")
+    assert _ended("create-job", _file(tmp_path, document)) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(told)
+    assert not [value for value in ADDRESS.values() if len(value) > 2 and value in err]
+    with reading() as session:
+        assert session.exec(select(Job.name)).all() == ["taken"]
+
+
+def test_create_job_tells_of_a_file_that_cannot_be_read(
+    tmp_path: Path, sqlite: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not there, or a folder."""
+    for file, why in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
+        assert _ended("create-job", str(file)) == 1
+        assert capsys.readouterr().err == f"InvalidRequestContent: file: cannot be read: {why}\n"
+
+
+def test_create_job_wants_the_tables_of_this_version_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before it looks at the file."""
+    monkeypatch.setenv("DRIVEPOST_DATA_DIRECTORY", str(tmp_path / "fresh"))
+    engine.cache_clear()
+    assert _ended("create-job", str(tmp_path / "none")) == 1
+    assert capsys.readouterr().err == (
+        "DatabaseUnusable: the tables are not those of this version; run 'drivepost database upgrade'\n"
+    )
+    engine.cache_clear()
+
+
+def test_an_error_of_the_database_is_told_by_its_type(
+    tmp_path: Path, sqlite: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its text may hold a person's data."""
+    with engine().begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER no BEFORE INSERT ON return_address BEGIN SELECT RAISE(FAIL, 'x'); END"
+        )
+    assert _ended("create-job", _file(tmp_path, job_request())) == 1
+    assert capsys.readouterr().err == "DatabaseUnusable: the database refused: IntegrityError\n"
+
+
 def test_the_command_is_installed() -> None:
     """As `drivepost`, with help for each command."""
     command = Path(sys.executable).parent / "drivepost"
     told = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
-    for name in ("up", "tour", "prepare-drive", "database"):
+    for name in ("up", "tour", "prepare-drive", "create-job", "database"):
         assert name in told

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -27,27 +28,38 @@ from flows.check_in_drives import check_in_drives
 from flows.close_job import close_job
 from flows.create_job import create_job
 from flows.delete_job import delete_job
+from flows.delete_portal_settings import delete_portal_settings
 from flows.enforce_retention import enforce_retention
+from flows.erase_personal_data import erase_personal_data
+from flows.export_portal_settings import export_portal_settings
+from flows.find_traces import find_traces
 from flows.import_drives import import_drives
+from flows.import_portal_settings import import_portal_settings
 from flows.return_drives import return_drives
 from flows.rotate_keys import rotate_keys
 from flows.ship_job import ship_job
+from flows.show_dashboard import show_dashboard
 from models import database
 from models.database import database_time, reading, writing
 from models.jobs import request_cancel
 from models.key_files import read_keys, use_ring
 from models.lifecycle import Actor, JobState
+from models.portal import Dashboard, SettingsPart
+from models.portal_documents import PortalSettingsDocument, import_settings
 from models.sealing_keys import SealingKey
 from models.settings import Settings
 from models.shipping import ReturnAddress
-from tasks import intake
+from tasks import intake, portal
 from tasks.blobs import BlobCopier
 from tasks.pulse import Pulse
 from tasks.stores import Container
+from tasks.traces import Report
 from tests.builders import (
     ADDRESS,
     DRIVE,
+    NOON,
     PACKAGE,
+    RETURN_SHIPPING,
     Listed,
     age,
     job_in,
@@ -55,6 +67,7 @@ from tests.builders import (
     mount_by_hand,
     received_by_hand,
     run_out,
+    set_columns,
 )
 
 PREFECT_ACTS: Final = ("start_copies", "hide_parameters", "hide_names", "forget_runs")
@@ -66,8 +79,10 @@ INSIDE: Final = (
     (Container, "discard"),
     (intake, "_create"),
     (intake, "_put_back"),
+    (intake, "erase_file"),
+    (portal, "_write"),
 )
-"""Where a run is cut inside of an act: every write of the copy, and of the intake."""
+"""Where a run is cut inside of an act: every write of the copy, of the intake and of an export."""
 
 
 class Cut(BaseException):
@@ -162,7 +177,13 @@ class World:
             for path in sorted((self.folder / part).rglob("*"))
             if path.is_file()
         }
-        return {**tables, "files": files}
+        return {**tables, "files": files, "exports": self.exports()}
+
+    def exports(self) -> set[str]:
+        """Take down what is exported, without ids and times: an export done again makes one more of the same."""
+        files = list((self.folder / "exports").glob("*"))
+        assert all(path.suffix == ".json" for path in files)
+        return {re.sub(r'"(id|\w+Id|\w+At)": "[^"]*"', "", path.read_text("utf-8")) for path in files}
 
 
 def _normal(name: str, value: Any) -> Any:
@@ -372,6 +393,115 @@ def of_rotate_keys(world: World) -> Callable[[], State[Any]]:
     return rotate_keys.fn
 
 
+USER: Final = UUID("00000000-0000-4000-8000-0000000000ad")
+OTHER_USER: Final = UUID("00000000-0000-4000-8000-0000000000b0")
+SETTINGS: Final[dict[str, Any]] = {
+    "savedCarrierAndReturnAddress": {"returnAddress": ADDRESS, "returnShipping": RETURN_SHIPPING},
+    "dashboards": [{"name": "private", "filter": {"states": ["Creating"]}}, {"name": "shared", "shared": True}],
+}
+
+
+def _settle(*users: UUID) -> None:
+    for user in users:
+        document = PortalSettingsDocument.model_validate({"userId": str(user), **SETTINGS})
+        with writing() as session:
+            import_settings(session, document, at=NOON)
+
+
+def of_ship_job_with_tick(world: World) -> Callable[[], State[Any]]:
+    """The address is to be saved as default."""
+    _request_file(world, "job.json", {**job_request(deliveryPackage=None), "userId": str(USER)})
+    assert world.run(create_job.fn, Cutter())
+    body = {
+        "saveCarrierAndReturnAddressAsDefault": True,
+        "properties": {"returnAddress": ADDRESS, "returnShipping": RETURN_SHIPPING, "deliveryPackage": PACKAGE},
+    }
+    return lambda: ship_job.fn("s1/g1/job1", _named(world, "ship.json", body))
+
+
+def of_export_portal_settings(_: World) -> Callable[[], State[Any]]:
+    """Two users have settings."""
+    _settle(USER, OTHER_USER)
+    return lambda: export_portal_settings.fn(str(USER))
+
+
+def of_import_portal_settings(world: World) -> Callable[[], State[Any]]:
+    """One dashboard of its own, one that is somebody else's, and one without an id."""
+    _settle(USER, OTHER_USER)
+    with reading() as session:
+        ids = {row.user_id: str(row.id) for row in session.exec(select(Dashboard)).all() if row.is_shared}
+    entries = [
+        {"id": ids[USER], "name": "new name"},
+        {"id": ids[OTHER_USER], "name": "not mine"},
+        {"name": "third"},
+    ]
+    document = {**SETTINGS, "userId": str(USER), "dashboards": entries}
+    return lambda: import_portal_settings.fn(_named(world, "settings.json", document))
+
+
+def _with_exports(world: World) -> None:
+    _settle(USER, OTHER_USER)
+    for user in (USER, OTHER_USER):
+        assert world.run(partial(export_portal_settings.fn, str(user)), Cutter())
+
+
+def of_delete_portal_settings(world: World) -> Callable[[], State[Any]]:
+    """Both users have exported files."""
+    _with_exports(world)
+    return lambda: delete_portal_settings.fn(str(USER))
+
+
+def of_delete_saved_address(world: World) -> Callable[[], State[Any]]:
+    """The same, but for the saved address alone."""
+    _with_exports(world)
+    return lambda: delete_portal_settings.fn(str(USER), SettingsPart.SAVED_ADDRESS)
+
+
+def of_show_dashboard(_: World) -> Callable[[], State[Any]]:
+    """A dashboard of one job."""
+    _settle(USER)
+    with writing() as session:
+        job_in(session, JobState.CREATING, at=database_time(session))
+    with reading() as session:
+        dashboard_id = session.exec(select(Dashboard.id)).first()
+    return lambda: show_dashboard.fn(str(dashboard_id))
+
+
+def of_erase_personal_data(world: World) -> Callable[[], State[Any]]:
+    """Of a user with jobs in three states and settings; somebody else's stay."""
+    _settle(USER, OTHER_USER)
+    with writing() as session:
+        now = database_time(session)
+        jobs = (("a1", "Creating"), ("b1", "Shipping"), ("c1", "Closed"), ("other", "Closed"))
+        for number, (name, state) in enumerate(jobs):
+            job_id = job_in(session, JobState(state), name, now + timedelta(seconds=number))
+            set_columns(session, job_id, user_id=OTHER_USER if name == "other" else USER)
+            # The package of a Closed job came long ago, or never.
+            set_columns(session, job_id, state_since=now - timedelta(days=15))
+    return lambda: erase_personal_data.fn(user=str(USER))
+
+
+def of_erase_personal_data_of_a_job(world: World) -> Callable[[], State[Any]]:
+    """A Closed job; somebody else's stays."""
+    with writing() as session:
+        now = database_time(session)
+        job_id = job_in(session, JobState.CLOSED, at=now - timedelta(days=15))
+        job_in(session, JobState.CLOSED, "other", now)
+    return lambda: erase_personal_data.fn(job=str(job_id))
+
+
+def of_find_traces(world: World) -> Callable[[], State[Any]]:
+    """Canaries live and die; the search itself has tests of its own."""
+    world.monkeypatch.setattr("tasks.trace_places.search_apart", lambda *_: Report())
+    return find_traces.fn
+
+
+def of_find_traces_of_words(world: World) -> Callable[[], State[Any]]:
+    """Words come in a file."""
+    world.monkeypatch.setattr("tasks.trace_places.search_apart", lambda *_: Report())
+    return lambda: find_traces.fn(_named(world, "words.json", {"words": ["ada@example.com"]}))
+
+
 WAYS: Final[dict[str, Prepare]] = {
     "create-job": of_create_job,
     "ship-job": of_ship_job,
@@ -384,11 +514,27 @@ WAYS: Final[dict[str, Prepare]] = {
     "delete-job": of_delete_job,
     "enforce-retention": of_enforce_retention,
     "rotate-keys": of_rotate_keys,
+    "erase-personal-data": of_erase_personal_data,
+    "erase-personal-data, of a job": of_erase_personal_data_of_a_job,
+    "find-traces": of_find_traces,
+    "find-traces, of words": of_find_traces_of_words,
     "advance-jobs": of_advance_jobs,
+    "ship-job, with the tick": of_ship_job_with_tick,
+    "export-portal-settings": of_export_portal_settings,
+    "import-portal-settings": of_import_portal_settings,
+    "delete-portal-settings": of_delete_portal_settings,
+    "delete-portal-settings, the saved address": of_delete_saved_address,
+    "show-dashboard": of_show_dashboard,
 }
-GONE: Final = {"delete-job": "ResourceNotFound", "import-drives, cancelled": "nothing to do"}
+GONE: Final = {
+    "delete-job": "ResourceNotFound",
+    "import-drives, cancelled": "nothing to do",
+    "import-portal-settings": "IntakeFileInvalid: there is no such file",
+    "delete-portal-settings": "PortalSettingsNotFound",
+    # The words may not lie about while they are looked for.
+    "find-traces, of words": "IntakeFileInvalid: there is no such file",
+}
 """What a flow says when it is run again although all of it was done."""
-
 
 
 def assert_right_after_cancel(world: World) -> None:
@@ -399,6 +545,11 @@ def assert_right_after_cancel(world: World) -> None:
         assert "/.drivepost/" not in path
         if "of three blocks" in path:
             assert data.startswith(b"of three blocks job1-")
+
+
+def assert_no_canary_waits(world: World) -> None:
+    """No request file of canaries is left to become a job."""
+    assert [file for file in (world.folder / "intake").rglob("*") if file.is_file()] == []
 
 
 def assert_one_key(world: World) -> None:
@@ -415,6 +566,8 @@ def assert_one_key(world: World) -> None:
 VARIES: Final[dict[str, Callable[[World], None]]] = {
     # How much a cancelled copy has copied depends on where it was cut.
     "import-drives, cancelled": assert_right_after_cancel,
+    # Each run has canaries of its own; those of one that was cut expire as any job.
+    "find-traces": assert_no_canary_waits,
     # Cut after its last act, it is run again as a rotation of its own.
     "rotate-keys": assert_one_key,
 }
@@ -438,6 +591,7 @@ def new_world(
     )
     database.engine.cache_clear()
     database.upgrade(Settings().database)
+    use_ring(None)
     made: list[World] = []
     inner = pytest.MonkeyPatch()
 
@@ -503,7 +657,7 @@ def test_every_flow_has_its_way_here() -> None:
     """A new flow is cut too."""
     names = {each.name for module in flow_modules() for each in vars(module).values() if isinstance(each, Flow)}
     assert names == {way.partition(",")[0] for way in WAYS}
-    assert len(names) >= 11
+    assert len(names) >= 17
 
 
 def test_the_points_of_a_flow_are_all_its_acts(new_world: Callable[[], World]) -> None:

@@ -20,6 +20,7 @@ from flows.close_job import close_job
 from flows.create_job import create_job
 from flows.delete_job import delete_job
 from flows.import_drives import import_drives
+from flows.import_portal_settings import import_portal_settings
 from flows.return_drives import return_drives
 from flows.ship_job import ship_job
 from models.database import database_time, reading, writing
@@ -315,15 +316,18 @@ def test_a_file_that_is_not_there_is_told(data_directory: Path) -> None:
     packed = job(_S.PACKAGING, name="job2")
     refused(return_drives.fn(packed, "ada.json"), "IntakeFileInvalid", "there is no such file")
     assert row(packed)["state"] is _S.PACKAGING
+    refused(import_portal_settings.fn("ada.json"), "IntakeFileInvalid", "there is no such file")
 
 
-@pytest.mark.parametrize("flow", [create_job, ship_job, return_drives], ids=lambda flow: flow.name)
+@pytest.mark.parametrize(
+    "flow", [create_job, ship_job, return_drives, import_portal_settings], ids=lambda flow: flow.name
+)
 @pytest.mark.parametrize(
     "name", ["../a.json", "a", "a.txt", ".a.json", "a b.json", "a/b.json", "/a.json", "ada@example.com"]
 )
 def test_a_name_that_leads_out_of_the_intake_is_refused_by_the_form(flow: Any, name: str) -> None:
     """The schema that the UI checks says so, and past it the run itself; neither repeats the name."""
-    args = () if flow is create_job else (job(_S.PACKAGING),)
+    args = () if flow in (create_job, import_portal_settings) else (job(_S.PACKAGING),)
     refused(flow.fn(*args, name), "InvalidRequestContent", "request_file: is no name of a request file")
     schema = json.dumps(flow.parameters.properties["request_file"])
     pattern = re.search(r'"pattern": (".*?[^\\]")', schema)
@@ -435,13 +439,14 @@ def test_an_impossible_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     refused(cancel_job.fn(job_id), "SettingsInvalid", "DRIVEPOST_COPY_STOP_SECONDS_MAX")
 
 
+@pytest.mark.parametrize("cut_at", [(intake, "_spend"), (intake, "erase"), (Path, "unlink")], ids=lambda at: at[1])
 def test_a_job_that_was_deleted_is_not_made_again_by_what_create_job_left(
-    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, cut_at: tuple[Any, str]
 ) -> None:
     """Cut between its last write and the removal of the file; the file goes with the job."""
     (data_directory / "intake" / "a.json").write_text(json.dumps(job_request("Lazarus")))
     with monkeypatch.context() as cut:
-        cut.setattr(Path, "unlink", lambda *_, **__: None)
+        cut.setattr(*cut_at, lambda *_, **__: None)
         assert create_job.fn().is_completed()
     (left,) = (data_directory / "intake" / ".taken").iterdir()
     assert delete_job.fn("s1/g1/Lazarus").is_completed()

@@ -4,9 +4,12 @@ import inspect
 import re
 from pathlib import Path
 
+from sqlmodel import SQLModel
+
 from deployments.serving import deployments
 from models import errors
 from models.lifecycle import states_diagram
+from models.personal_data import places_table
 from models.settings import Settings
 
 _ROOT = Path(__file__).parents[2]
@@ -22,6 +25,11 @@ def _first_column(heading: str) -> list[str]:
 def test_the_picture_of_states_is_drawn_from_the_moves() -> None:
     """To the letter."""
     assert f"```mermaid\n{states_diagram()}\n```" in _README
+
+
+def test_where_personal_data_is_is_drawn_from_the_columns() -> None:
+    """To the letter."""
+    assert f"\n{places_table(SQLModel.metadata)}\n\n" in _README
 
 
 def test_the_first_screen_has_two_commands_and_the_picture() -> None:

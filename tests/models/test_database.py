@@ -1,7 +1,9 @@
 """The database: its tables are those of the models, however often and by however many they are made."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -25,16 +27,18 @@ from models.database import (
     open_engine,
     reading,
     require_current_tables,
+    return_free_pages,
     upgrade,
     writing,
 )
+from models.deletion import delete_expired_jobs
 from models.errors import DatabaseError
 from models.jobs import Job
 from models.lifecycle import JobState
 from models.runs import JobRun
 from models.settings import Settings
 from models.shipping import ReturnAddress
-from tests.builders import job_in
+from tests.builders import NOON, job_in
 
 ROOT: Final = Path(__file__).parents[2]
 SECRET: Final = "Ada-Quince-77"  # noqa: S105  made up
@@ -178,9 +182,21 @@ def test_sqlite_keeps_a_log_ahead_minds_foreign_keys_and_waits(
         with open_engine(sqlite, 7).connect() as connection:
             found = {
                 name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-                for name in ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
+                for name in (
+                    *("journal_mode", "foreign_keys", "busy_timeout", "synchronous", "secure_delete"),
+                    *("auto_vacuum", "freelist_count"),
+                )
             }
-        assert found == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 7000, "synchronous": 2}
+        assert found == {
+            "journal_mode": "wal",
+            "foreign_keys": 1,
+            "busy_timeout": 7000,
+            "synchronous": 2,
+            # What is deleted is overwritten with zeros, and pages that are free can be given back.
+            "secure_delete": 1,
+            "auto_vacuum": 2,
+            "freelist_count": 0,
+        }
     orphan = ReturnAddress(
         job_id=uuid4(), recipient_name="a", street_address_1="a", city="a", postal_code="a", country_or_region="a",
         phone="a", email="a",
@@ -257,3 +273,169 @@ def test_settings_and_engine_speak_of_one_database(any_database: str) -> None:
     """What the setting says is what is opened."""
     assert Settings().database == any_database
     assert engine().url.render_as_string(hide_password=False) == any_database
+
+
+# What is deleted is not in the file any more.
+
+MARK: Final = "Quincejob"
+
+
+def files_of(url: str) -> dict[str, bytes]:
+    """Read the bytes of the embedded database and of what lies beside it, by the end of each name."""
+    file = Path(url.removeprefix("sqlite:///"))
+    return {each.name.removeprefix(file.name): each.read_bytes() for each in file.parent.glob(f"{file.name}*")}
+
+
+def marked(url: str) -> dict[str, int]:
+    """Tell how often each file says the mark, or begins to; those that never do are left out."""
+    told = {end: held.count(MARK.encode()) for end, held in files_of(url).items()}
+    return {end: count for end, count in told.items() if count}
+
+
+def pragma(name: str) -> Any:
+    """Ask SQLite for a setting or a figure."""
+    with engine().connect() as connection:
+        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+
+def many_jobs(count: int, at: datetime = NOON) -> None:
+    """Make jobs whose names bear the mark, and as many others between them that do not."""
+    for first in range(0, count, 50):
+        with writing() as session:
+            for number in range(first, min(first + 50, count)):
+                job_in(session, JobState.CREATING, f"{MARK}{number}", at)
+                job_in(session, JobState.CREATING, f"kept{number}", at + timedelta(days=1))
+
+
+def delete_marked(at: datetime = NOON) -> int:
+    """Delete the jobs whose names bear the mark, as retention does."""
+    with writing() as session:
+        return len(delete_expired_jobs(session, at + timedelta(days=14), 10_000))
+
+
+def test_what_is_deleted_is_in_no_byte_of_sqlites_files(sqlite: str) -> None:
+    """Neither in the pages of those that stay, nor in free ones, nor in the log ahead; which is cut to nothing.
+
+    The name of a job is stored as it is, so that it would be found.
+    """
+    many_jobs(60)
+    assert return_free_pages()
+    assert marked(sqlite)[""] >= 60
+    assert delete_marked() == 60
+    assert marked(sqlite)[""] >= 60, "before, what was deleted is in the file still, and in the log ahead zeros"
+    assert return_free_pages()
+    assert marked(sqlite) == {}
+    assert files_of(sqlite)["-wal"] == b""
+    with reading() as session:
+        assert len(session.exec(select(Job)).all()) == 60
+    assert return_free_pages(), "again, there is nothing to do"
+
+
+def test_free_pages_are_given_back(sqlite: str) -> None:
+    """The file shrinks by every one of them."""
+    many_jobs(200)
+    with writing() as session:
+        assert len(delete_expired_jobs(session, NOON + timedelta(days=15), 10_000)) == 400
+    pages, free = pragma("page_count"), pragma("freelist_count")
+    assert free > 50
+    assert return_free_pages()
+    assert pragma("freelist_count") == 0
+    assert pragma("page_count") <= pages - free
+    assert len(files_of(sqlite)[""]) == pragma("page_count") * pragma("page_size")
+    assert pragma("integrity_check") == "ok"
+
+
+def test_free_pages_that_are_not_given_back_yet_are_zeros(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many at once as is reasonable; the others tell nothing meanwhile, and go the next time."""
+    monkeypatch.setattr(database, "_PAGES_RETURNED_MAX", 5)
+    many_jobs(200)
+    with writing() as session:
+        delete_expired_jobs(session, NOON + timedelta(days=15), 10_000)
+    before = pragma("freelist_count")
+    assert return_free_pages()
+    assert pragma("freelist_count") == before - 5
+    assert (marked(sqlite), files_of(sqlite)["-wal"]) == ({}, b"")
+    page = pragma("page_size")
+    held = files_of(sqlite)[""]
+    free = sum(not any(held[start : start + page]) for start in range(0, len(held), page))
+    # A few free pages list the numbers of the others.
+    assert free >= (before - 5) * 0.9
+    assert return_free_pages()
+    assert pragma("freelist_count") == before - 10
+
+
+@pytest.mark.parametrize("holds", ["reads", "writes"])
+def test_pages_are_not_given_back_while_somebody_holds_them(
+    sqlite: str, holds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, breaks nothing, and is done the next time."""
+    monkeypatch.setenv("DRIVEPOST_DATABASE_WAIT_SECONDS_MAX", "0.05")
+    many_jobs(20)
+    assert return_free_pages()
+    if holds == "reads":
+        with reading() as session:
+            assert session.exec(select(Job.id)).first()
+            delete_marked()
+            assert not return_free_pages()
+            assert len(session.exec(select(Job.id)).all()) == 40, "the reader sees what was when it began"
+    else:
+        delete_marked()
+        with writing() as session:
+            assert not return_free_pages()
+            assert len(session.exec(select(Job.id)).all()) == 20
+    assert files_of(sqlite)["-wal"]
+    assert return_free_pages()
+    assert (marked(sqlite), files_of(sqlite)["-wal"]) == ({}, b"")
+
+
+def test_on_postgresql_there_is_nothing_to_give_back(postgresql: str) -> None:
+    """It looks after its own pages; whoever reads or writes is not in the way."""
+    with reading() as session, writing() as writer:
+        session.exec(select(Job)).all()
+        job_in(writer, JobState.CREATING)
+        assert return_free_pages()
+
+
+def test_a_database_of_before_is_written_anew(sqlite: str) -> None:
+    """One of the first version: its plain texts are in no byte, and its pages can be given back from then on."""
+    export: dict[str, Any] = {
+        "jobType": "Export",
+        "driveList": None,
+        "export": {"blobList": {"blobPath": ["/data/a"]}},
+    }
+    nothing_sealed: dict[str, Any] = dict.fromkeys(("returnAddress", "returnShipping", "deliveryPackage"))
+    with writing() as session:
+        made = [
+            job_in(session, JobState.CREATING, f"{MARK}{number}", NOON, **export, **nothing_sealed)
+            for number in range(40)
+        ]
+    command.downgrade(database._alembic(sqlite), "0001")
+    engine().dispose()
+    with closing(sqlite3.connect(sqlite.removeprefix("sqlite:///"), isolation_level=None)) as before:
+        for statement in (
+            "secure_delete = OFF",
+            "auto_vacuum = NONE",
+            "journal_mode = DELETE",
+            "foreign_keys = ON",
+        ):
+            before.execute(f"PRAGMA {statement}")
+        before.execute("VACUUM")
+        filled = ", ".join(["?"] * len(ReturnAddress.model_fields))
+        addressed = f"INSERT INTO return_address ({', '.join(ReturnAddress.model_fields)}) VALUES ({filled})"  # noqa: S608
+        texts = [SECRET] * (len(ReturnAddress.model_fields) - 1)
+        order = list(ReturnAddress.model_fields).index("job_id")
+        before.execute(addressed, [*texts[:order], made[0].hex, *texts[order:]])
+        # A version of before deleted so that the text stayed in the file.
+        before.executemany("DELETE FROM job WHERE id = ?", [(job_id.hex,) for job_id in made[1:]])
+        assert before.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    assert SECRET.encode() in files_of(sqlite)[""]
+    assert marked(sqlite)[""] > 40
+    upgrade(sqlite)
+    assert [end for end, held in files_of(sqlite).items() if SECRET.encode() in held] == []
+    left = marked(sqlite)
+    assert list(left) == [""]
+    assert left[""] < 5, "the one that stays, by its name"
+    assert (pragma("auto_vacuum"), pragma("secure_delete"), pragma("freelist_count")) == (2, 1, 0)
+    with reading() as session:
+        assert [job.name for job in session.exec(select(Job))] == [f"{MARK}0"]
+        assert session.get_one(ReturnAddress, made[0]).recipient_name == SECRET

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models.errors import RequestError
 from models.jobs import KekType, LogLevel
 from models.lifecycle import JobType
-from models.requests import CreateJobBody, JobRequest, ReturnRequest, Shape, UpdateJobBody, parse
+from models.requests import CreateJobBody, JobRequest, ReturnRequest, Shape, ShipRequest, UpdateJobBody, parse
 from tests.builders import DRIVE, job_request
 
 # The examples of the description, word for word, in versions 2016-11-01, 2020-08-01 and 2021-01-01 the same.
@@ -265,6 +265,47 @@ def test_names_are_those_that_portal_and_terraform_allow(name: str) -> None:
         assert parse(JobRequest, json.dumps({**job_request(), name: value}))
     for value in bad:
         assert list(faults({**job_request(), name: value}, JobRequest)) == [name]
+
+
+TICKS: Final = {
+    JobRequest: ["saveCarrierAndReturnAddressAsDefault", "useSavedCarrierAndReturnAddress"],
+    ShipRequest: ["saveCarrierAndReturnAddressAsDefault"],
+}
+
+
+@pytest.mark.parametrize(("shape", "name"), [(shape, name) for shape, names in TICKS.items() for name in names])
+def test_nothing_is_ticked_unless_somebody_ticks_it(shape: type[Shape], name: str) -> None:
+    """True or false, in these words alone; left out, it is false."""
+    document: dict[str, Any] = job_request() if shape is JobRequest else {}
+    (field,) = [field for field, told in shape.model_fields.items() if told.alias == name]
+    assert getattr(parse(shape, json.dumps(document)), field) is False
+    for said in (True, False):
+        assert getattr(parse(shape, json.dumps({**document, name: said})), field) is said
+    for wrong in ("true", "yes", "on", 1, 0, None, [True]):
+        assert list(faults({**document, name: wrong}, shape)) == [name]
+
+
+def test_the_body_of_the_api_has_no_tick() -> None:
+    """It is read over there: only what an operator's file says beside it counts."""
+    ticked = {"saveCarrierAndReturnAddressAsDefault": True}
+    document = {**ticked, "properties": {**ticked, "returnAddress": PERSONAL}}
+    assert (
+        "save_carrier_and_return_address_as_default" not in parse(UpdateJobBody, json.dumps(document)).model_dump()
+    )
+    inside = {"properties": ticked, "body": ticked, "tags": {"saveCarrierAndReturnAddressAsDefault": "true"}}
+    assert parse(ShipRequest, json.dumps(inside)).save_carrier_and_return_address_as_default is False
+
+
+def test_a_jobs_user_is_a_uuid() -> None:
+    """In any case of its letters; left out, the job is nobody's."""
+    user = "3F2B8C1E-5d47-4a0b-9a54-0c8de2b7f611"
+    assert str(parse(JobRequest, json.dumps({**job_request(), "userId": user})).user_id) == user.lower()
+    assert parse(JobRequest, json.dumps({**job_request(), "userId": None})).user_id is None
+    assert parse(JobRequest, json.dumps(job_request())).user_id is None
+    for wrong in ("", "zeb@quince.example", user[:-1], f"{user} ", user.replace("-", ""), f"{{{user}}}"):
+        told = faults({**job_request(), "userId": wrong}, JobRequest)
+        assert told == {"userId": "is no UUID, such as 3f2b8c1e-5d47-4a0b-9a54-0c8de2b7f611"}
+    assert list(faults({**job_request(), "userId": 5}, JobRequest)) == ["userId"]
 
 
 @pytest.mark.parametrize("state", ["Creating", "Completed", "shipping", 5])

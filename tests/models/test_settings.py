@@ -109,10 +109,14 @@ def test_every_setting_is_said_in_a_line_and_has_a_test_of_its_bounds() -> None:
 
 
 def test_the_default_keeps_everything_in_the_data_directory(folder: Path) -> None:
-    """Database, bay, intake and store."""
+    """Database, bay, intake, exports and store."""
     settings = Settings()
     assert settings.database == f"sqlite:///{folder}/drivepost.db"
-    assert (settings.bay, settings.intake) == (folder / "bay", folder / "intake")
+    assert (settings.bay, settings.intake, settings.exports) == (
+        folder / "bay",
+        folder / "intake",
+        folder / "exports",
+    )
     assert settings.store_address(ACCOUNT) == f"file://{folder}/store/account1/{{container}}"
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import delete
-from sqlmodel import Session, col, select
+from sqlmodel import Session, SQLModel, col, select
 
 from models.bay import check_in, return_drives, tell_overdue_packages
 from models.copies import renew_copy_lease, take_copy_lease
@@ -21,7 +21,9 @@ from models.copy_logs import DriveStatus
 from models.database import reading, writing
 from models.deletion import delete_expired_jobs, delete_job, expired_jobs
 from models.drives import Drive, drives_of, move_drive
+from models.erasure import carry_out_wish, due_erasures, wish_erasure
 from models.errors import (
+    AddressNeededError,
     BayError,
     CancelAcceptedError,
     CopyHeldElsewhereError,
@@ -31,6 +33,7 @@ from models.errors import (
     MoveNotAllowedError,
     NotReadyToShipError,
     NotYetClosableError,
+    PersonalDataErasedError,
     PropertyNotUpdatableError,
 )
 from models.events import EventKind, JobEvent
@@ -43,10 +46,12 @@ from models.jobs import (
     request_cancel,
 )
 from models.lifecycle import Actor, DriveState, JobState, Outcome
-from models.requests import UpdateJobBody, parse
+from models.personal_data import places
+from models.receipts import ReceiptEntry, verify_receipts
+from models.requests import ReturnPackageShape, UpdateJobBody, parse
 from models.runs import JobRun
 from models.updates import update_job
-from tests.builders import DRIVE, NOON, PACKAGE, job_request, put, rows_of
+from tests.builders import DRIVE, NOON, PACKAGE, job_request, put, rows_of, set_columns
 
 NAMES: Final = st.sampled_from(["a1", "a1", "b2"])
 DAY: Final = timedelta(days=1)
@@ -64,6 +69,18 @@ UPDATED_IN: Final = {
     "tags": {*BEFORE_PACKAGING, "Packaging", "Completed", "Closed"},
 }
 ON_SITE: Final = {"Received", "Completed", "CompletedMoreInfo", "Transferring"}
+ENDS: Final = {"Completed", "Closed"}
+
+USER: Final = UUID("77777777-1234-4321-8888-999999999999")
+RETURN_PACKAGE: Final = ReturnPackageShape(
+    carrier_name="UPS", tracking_number="BACK1", drive_count=2, ship_date="2026-06-20"
+)
+PERSONAL: Final = {
+    table: [place.column for place in places(SQLModel.metadata) if place.table == table.name]
+    for table in SQLModel.metadata.sorted_tables
+    if "job_id" in table.c and any(place.table == table.name for place in places(SQLModel.metadata))
+}
+"""Tables of jobs with personal data, and which of their columns hold it."""
 
 
 @dataclass
@@ -81,6 +98,8 @@ class Life:
     had_errors: bool = False
     token: int = 0
     lease_until: datetime | None = None
+    wished: datetime | None = None
+    erased: datetime | None = None
     path: list[str] = field(default_factory=lambda: ["Creating"])
 
     def enter(self, state: str, at: datetime) -> None:
@@ -97,6 +116,17 @@ class Life:
             return self.entered + 90 * DAY
         return self.updated + 14 * DAY if self.state == "Creating" and not self.cancelled else None
 
+    def needs_address(self, at: datetime) -> bool:
+        """Whether drives are still to go back: section 6."""
+        if self.state not in ENDS or any(state in ON_SITE for state in self.drives):
+            return True
+        is_awaited = "Shipping" in self.path and "Specified" in self.drives
+        return is_awaited and at < self.entered + 14 * DAY
+
+    def is_to_be_erased(self, at: datetime) -> bool:
+        """Whether a wish is to be carried out."""
+        return self.wished is not None and self.erased is None and not self.needs_address(at)
+
 
 class WholeLives(RuleBasedStateMachine):
     """Acts in any order; what each gives, and what is there afterwards, is as the model of the test says."""
@@ -106,6 +136,7 @@ class WholeLives(RuleBasedStateMachine):
         self.now = NOON
         self.lives: dict[str, Life] = {}
         self.gone: list[UUID] = []
+        self.receipts: list[tuple[UUID, str, str, datetime, datetime]] = []
         self.changes = 0
         with writing() as session:
             session.connection().execute(delete(Job))
@@ -142,6 +173,8 @@ class WholeLives(RuleBasedStateMachine):
             return
         if life is None:
             assert job_id not in self.gone
+            with writing() as session:
+                set_columns(session, job_id, user_id=USER)
             life = Life(job_id, "Creating", self.now, self.now, ["Specified"] * 2, has_package)
             self.lives[name] = life
         assert job_id == life.job_id
@@ -238,6 +271,8 @@ class WholeLives(RuleBasedStateMachine):
         refusal: type[DrivepostError] | None = None
         if life.state == "Creating":
             refusal = JobStateConflictError
+        elif life.erased is not None:
+            refusal = PersonalDataErasedError
         elif life.state == "Shipping" and not found:
             refusal = BayError
         serials = [f"{name.upper()}-{number}" for number in found]
@@ -335,23 +370,75 @@ class WholeLives(RuleBasedStateMachine):
             life.drives = [str(end) if state == "Transferring" else state for state in life.drives]
             life.enter("Packaging", self.now)
 
-    @rule(name=NAMES)
-    def return_drives(self, name: str) -> None:
-        """Send the drives back."""
+    @rule(name=NAMES, has_package=st.booleans())
+    def return_drives(self, name: str, has_package: bool) -> None:
+        """Send the drives back; what was wished to be erased then, is."""
         if not (life := self.lives.get(name)):
             return
-        refused = life.state in BEFORE_PACKAGING
+        refusal: type[DrivepostError] | None = None
+        if life.state in BEFORE_PACKAGING:
+            refusal = JobStateConflictError
+        elif has_package and life.erased is not None:
+            refusal = PersonalDataErasedError
+        package = RETURN_PACKAGE if has_package else None
         returned = self.do(
-            lambda session: return_drives(session, life.job_id, None, at=self.now, by=Actor.OPERATOR),
-            JobStateConflictError if refused else None,
+            lambda session: return_drives(session, life.job_id, package, at=self.now, by=Actor.OPERATOR), refusal
         )
-        if refused:
+        if refusal:
             return
         assert returned.drives == sum(state in ON_SITE for state in life.drives)
         if life.state == "Packaging":
             life.enter("Closed" if life.had_errors else "Completed", self.now)
         life.drives = ["ShippedBack" if state in ON_SITE else state for state in life.drives]
         assert returned.state == life.state
+        if life.is_to_be_erased(self.now):
+            self.erase(life)
+
+    def erase(self, life: Life) -> None:
+        """The personal data of a job is gone."""
+        life.erased, life.wished = self.now, life.wished or self.now
+        self.receipts.append((life.job_id, "personal data of a job", "wish", life.wished, self.now))
+
+    @rule(name=NAMES, at_once=st.sampled_from([False, False, True]))
+    def wish_erasure(self, name: str, at_once: bool) -> None:
+        """Be forgotten: now, or when the drives are back."""
+        if not (life := self.lives.get(name)):
+            return
+        needed = life.needs_address(self.now + MICROSECOND)
+        refusal: type[DrivepostError] | None = None
+        if life.state == "Creating":
+            refusal = JobStateConflictError
+        elif life.erased is None and needed and at_once:
+            refusal = AddressNeededError
+        outcome = self.do(
+            lambda s: wish_erasure(s, life.job_id, at=self.now, by=Actor.OPERATOR, at_once=at_once), refusal
+        )
+        if refusal:
+            return
+        if life.erased is not None or (needed and life.wished is not None):
+            assert outcome is Outcome.NOTHING_TO_DO
+        elif needed:
+            assert outcome is Outcome.WISHED
+            life.wished = self.now
+        else:
+            assert outcome is Outcome.DONE
+            self.erase(life)
+
+    @rule()
+    def carry_out_wishes(self) -> None:
+        """The clock finds wishes whose time has come, and no others."""
+        for life in list(self.lives.values()):
+            is_due = life.is_to_be_erased(self.now + MICROSECOND)
+            assert self.do(self._carry_out(life)) == (is_due, is_due)
+            if is_due:
+                self.erase(life)
+
+    def _carry_out(self, life: Life) -> Callable[[Session], tuple[bool, bool]]:
+        def act(session: Session) -> tuple[bool, bool]:
+            found = life.job_id in due_erasures(session, self.now, 100)
+            return found, carry_out_wish(session, read_job(session, life.job_id, lock=True), at=self.now)
+
+        return act
 
     @rule(name=NAMES)
     def close(self, name: str) -> None:
@@ -380,6 +467,7 @@ class WholeLives(RuleBasedStateMachine):
             None if may else JobStateConflictError,
         )
         if may:
+            self.receipts.append((life.job_id, "job", "by hand", self.now, self.now))
             self.forget(name)
 
     @rule(name=NAMES, errors=st.booleans())
@@ -397,7 +485,7 @@ class WholeLives(RuleBasedStateMachine):
         elif life.state == "Transferring":
             self.pack(name, errors=errors)
         else:
-            self.return_drives(name)
+            self.return_drives(name, has_package=errors)
 
     @rule(name=NAMES, state=st.sampled_from(["Received", "Transferring", "Transferring", "Packaging"]))
     def come_to(self, name: str, state: str) -> None:
@@ -419,12 +507,14 @@ class WholeLives(RuleBasedStateMachine):
         """Nothing happens by itself."""
         self.now += jump
 
-    @rule(name=NAMES, before=st.sampled_from([timedelta(0), MICROSECOND, 2 * MICROSECOND]))
-    def let_time_pass_to_the_brink(self, name: str, before: timedelta) -> None:
-        """To where a sweep, which takes a microsecond, comes just in time or just too early."""
+    @rule(name=NAMES, before=st.sampled_from([timedelta(0), MICROSECOND, 2 * MICROSECOND]), first=st.booleans())
+    def let_time_pass_to_the_brink(self, name: str, before: timedelta, first: bool) -> None:
+        """To where an act, which takes a microsecond, comes just in time or just too early."""
         life = self.lives.get(name)
-        if life is not None and life.expires_at is not None:
-            self.now = max(self.now, life.expires_at - before)
+        if life is None:
+            return
+        brinks = [life.entered + 14 * DAY] if life.state in ENDS and first else [life.expires_at]
+        self.now = max([self.now, *(brink - before for brink in brinks if brink is not None)])
 
     @rule()
     def sweep(self) -> None:
@@ -436,7 +526,11 @@ class WholeLives(RuleBasedStateMachine):
         deleted = self.do(lambda session: delete_expired_jobs(session, at, 100))
         assert list(listed) == list(deleted)
         assert {expired.job_id for expired in deleted} == {self.lives[name].job_id for name in due}
-        for name in due:
+        for name in sorted(due, key=lambda name: str(self.lives[name].expires_at)):
+            life = self.lives[name]
+            reason = "expiry" if life.state == "Creating" else "retention"
+            assert life.expires_at is not None
+            self.receipts.append((life.job_id, "job", reason, life.expires_at, at))
             self.forget(name)
 
     @rule()
@@ -468,6 +562,7 @@ class WholeLives(RuleBasedStateMachine):
                 assert (job.id, job.state, job.state_since) == (life.job_id, life.state, life.entered)
                 assert (job.expires_at, job.cancel_requested) == (life.expires_at, life.cancelled)
                 assert (job.copy_token, job.copy_lease_until) == (life.token, life.lease_until)
+                assert (job.erasure_wished_at, job.erased_at) == (life.wished, life.erased)
                 moved = session.exec(
                     select(JobEvent.source, JobEvent.target, JobEvent.at)
                     .where(col(JobEvent.job_id) == life.job_id, col(JobEvent.kind) == EventKind.MOVED)
@@ -491,11 +586,42 @@ class WholeLives(RuleBasedStateMachine):
             assert session.exec(wrong).all() == []
 
     @invariant()
+    def personal_data_is_there_until_it_is_erased(self) -> None:
+        """Then no query gives any of it; before, every drive has its number, and the job its address and user."""
+        with reading() as session:
+            for name, life in self.lives.items():
+                told = {
+                    table.name: session.connection().execute(
+                        select(*(table.c[column] for column in columns)).where(table.c["job_id"] == life.job_id)
+                    )
+                    for table, columns in PERSONAL.items()
+                }
+                found = {table: [value for row in rows for value in row if value] for table, rows in told.items()}
+                user = read_job(session, life.job_id).user_id
+                if life.erased is not None:
+                    assert (user, {table for table, values in found.items() if values}) == (None, set())
+                else:
+                    assert user == USER
+                    assert sorted(found["drive"]) == [f"{name}-{number}" for number in range(2)]
+                    assert "Ada Example" in found["return_address"]
+                    assert found["return_shipping"] == ["ACCOUNT1"]
+                    assert bool(found["package"]) >= life.has_package
+
+    @invariant()
     def a_deleted_job_leaves_no_row(self) -> None:
         """In no table."""
         with reading() as session:
             for job_id in self.gone[-2:]:
                 assert not any(rows_of(session, job_id).values())
+
+    def teardown(self) -> None:
+        """In the end there is one receipt for each deletion and each erasure, and their chain is whole."""
+        with reading() as session:
+            assert verify_receipts(session).faults == ()
+            ours = {opaque_id for opaque_id, *_ in self.receipts} | {life.job_id for life in self.lives.values()}
+            entries = session.exec(select(ReceiptEntry).order_by(col(ReceiptEntry.number))).all()
+        told = [(e.opaque_id, e.subject, e.reason, e.due_at, e.at) for e in entries if e.opaque_id in ours]
+        assert told == self.receipts
 
 
 def test_whole_lives_are_as_the_specification_says(any_database: str, thorough: bool) -> None:

@@ -1,0 +1,47 @@
+"""delete-portal-settings: nothing of what a user saved is kept any more."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from flows.promises import Ended, UserReference, done, promise
+from models.portal import SettingsPart, SettingsRows
+from models.receipts import Reason
+from models.settings import Settings
+from tasks.portal import delete_rows_of_settings, remove_exports, settings_id_of
+
+
+@promise(
+    "delete-portal-settings",
+    "Deletes all settings and private dashboards of one user, saved contact information included, or the saved "
+    "carrier and return address alone; exported files go too. Shared dashboards stay, without their maker.",
+)
+def delete_portal_settings(
+    user: UserReference, what: Annotated[SettingsPart, Field(title="What")] = SettingsPart.EVERYTHING
+) -> Ended:
+    """Delete a user's portal settings.
+
+    Args:
+        user: The user: the id that their directory gave.
+        what: Everything, or the saved carrier and return address alone.
+    """
+    deleted = delete_settings_and_exports(UUID(user), what, Reason.BY_HAND)
+    counts = ", ".join(f"{count} {table}" for table, count in sorted(deleted.counts.items()))
+    return done(f"deleted rows: {counts}" if counts else "nothing to do: no carrier and return address was saved")
+
+
+def delete_settings_and_exports(user_id: UUID, what: SettingsPart, reason: Reason) -> SettingsRows:
+    """Delete a user's settings, or a part of them, and the files that they were exported to.
+
+    Raises:
+        PortalSettingsNotFoundError: there are none.
+    """
+    exports = Settings().exports
+    settings_id = settings_id_of(user_id)
+    # Before the rows: they alone tell whose the files are.
+    remove_exports(exports, settings_id)
+    deleted = delete_rows_of_settings(user_id, what, reason)
+    # One may have been written in between.
+    remove_exports(exports, settings_id)
+    return deleted

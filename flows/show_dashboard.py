@@ -1,0 +1,44 @@
+"""show-dashboard: the jobs that a dashboard's filter finds."""
+
+from typing import Final
+from uuid import UUID
+
+from prefect.artifacts import create_table_artifact
+
+from flows.promises import DashboardReference, Ended, done, promise, run_id, say
+from models.dashboards import ShownJob
+from tasks.portal import list_jobs_of_dashboard
+
+_ROWS_MAX: Final = 1_000
+
+
+@promise(
+    "show-dashboard",
+    "Lists the jobs that a dashboard's filter finds, by id, type, state and since when, the latest first and at "
+    "most 1,000, as a table of this run. The run is forgotten when one of these jobs is deleted.",
+)
+def show_dashboard(dashboard: DashboardReference) -> Ended:
+    """Show a dashboard.
+
+    Args:
+        dashboard: The dashboard: its id, never its name.
+    """
+    count, shown = list_jobs_of_dashboard(UUID(dashboard), _ROWS_MAX, run_id())
+    _show([_row(job) for job in shown])
+    listed = f"; the {len(shown):,} latest are listed" if count > len(shown) else ""
+    return done(f"{count:,} jobs{listed}")
+
+
+def _row(job: ShownJob) -> dict[str, str]:
+    return {
+        "job": str(job.job_id),
+        "type": job.job_type,
+        "state": job.state,
+        "since": f"{job.state_since:%Y-%m-%d %H:%M:%S} UTC",
+    }
+
+
+def _show(rows: list[dict[str, str]]) -> None:
+    say(f"Jobs of a dashboard: {len(rows):,} rows")
+    if run_id():
+        create_table_artifact(table=rows, key="dashboard", description="Jobs of a dashboard")

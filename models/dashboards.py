@@ -1,0 +1,117 @@
+"""Dashboards: which jobs one shows, by its filter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from pydantic import Field, StrictBool, StringConstraints, model_validator
+from sqlalchemy import ColumnElement
+from sqlmodel import Session, col, func, select
+
+from models.errors import DashboardNotFoundError
+from models.jobs import Job
+from models.lifecycle import JobState, JobType
+from models.portal import Dashboard
+from models.requests import OpaqueId, ResourceGroupName, Shape, SubscriptionId
+
+DASHBOARDS_MAX: Final = 100
+"""Dashboards that one user may have."""
+
+# A full set of dashboards, exported, stays below what a request file may hold.
+_Some = Field(min_length=1, max_length=20)
+_NO_CONTROL: Final = r"^[^\x00-\x1f\x7f]*$"
+_Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=_NO_CONTROL)]
+_Location = Annotated[_Line, StringConstraints(max_length=50)]
+_Name = Annotated[_Line, StringConstraints(max_length=256)]
+
+
+class DashboardFilter(Shape):
+    """`filter`: which jobs a dashboard shows. What is absent shows all; of a list, any will do."""
+
+    states: Annotated[list[JobState], _Some] | None = None
+    job_types: Annotated[list[JobType], _Some] | None = None
+    subscription_ids: Annotated[list[SubscriptionId], _Some] | None = None
+    resource_groups: Annotated[list[ResourceGroupName], _Some] | None = None
+    locations: Annotated[list[_Location], _Some] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_members(cls, value: Any) -> Any:
+        # Read over, a misspelt one would show all jobs.
+        names = [str(field.alias) for field in cls.model_fields.values()]
+        known = {name.lower() for name in names} | cls.model_fields.keys()
+        if isinstance(value, dict) and {str(name).lower() for name in value} - known:
+            raise ValueError(f"may hold {', '.join(names)} and nothing else")
+        return value
+
+
+class DashboardShape(Shape):
+    """One entry of `dashboards`; the two times are the service's, and read over when it comes in."""
+
+    id: OpaqueId | None = None
+    name: _Name
+    shared: StrictBool = False
+    filter: DashboardFilter = Field(default_factory=DashboardFilter)
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownJob:
+    """A job as a dashboard shows it: without names."""
+
+    job_id: UUID
+    job_type: JobType
+    state: JobState
+    state_since: datetime
+
+
+def jobs_of_dashboard(
+    session: Session, dashboard_id: UUID, rows_max: int, *, lock: bool = False
+) -> tuple[int, Sequence[ShownJob]]:
+    """Find the jobs that a dashboard shows, the latest change of state first.
+
+    Args:
+        session: an open session; with `lock`, one that writes.
+        dashboard_id: the dashboard.
+        rows_max: how many at most.
+        lock: keep the jobs found from being changed or deleted until the transaction ends.
+
+    Returns:
+        How many jobs the filter finds, and at most `rows_max` of them.
+
+    Raises:
+        DashboardNotFoundError: there is no such dashboard.
+    """
+    dashboard = session.get(Dashboard, dashboard_id)
+    if dashboard is None:
+        raise DashboardNotFoundError
+    found = _finds(DashboardFilter.model_validate(dashboard.filter))
+    chosen = (
+        select(Job.id, Job.job_type, Job.state, Job.state_since)
+        .where(*found)
+        .order_by(col(Job.state_since).desc(), col(Job.id))
+        .limit(rows_max)
+    )
+    rows = session.exec(chosen.with_for_update(read=True) if lock else chosen).all()
+    count = session.exec(select(func.count()).select_from(Job).where(*found)).one()
+    return count, [ShownJob(row[0], JobType(row[1]), JobState(row[2]), row[3]) for row in rows]
+
+
+def _finds(wanted: DashboardFilter) -> Sequence[ColumnElement[bool]]:
+    """Tell what a filter asks of a job; names compare without regard to case, locations also to spaces."""
+    location = func.lower(func.replace(col(Job.location), " ", ""))
+    columns: tuple[tuple[Any, Sequence[str] | None], ...] = (
+        (col(Job.state), wanted.states),
+        (col(Job.job_type), wanted.job_types),
+        (func.lower(col(Job.subscription_id)), _lower(wanted.subscription_ids)),
+        (func.lower(col(Job.resource_group)), _lower(wanted.resource_groups)),
+        (location, _lower(wanted.locations)),
+    )
+    return [column.in_(values) for column, values in columns if values is not None]
+
+
+def _lower(names: Sequence[str] | None) -> Sequence[str] | None:
+    return names and [name.replace(" ", "").lower() for name in names]

@@ -1,0 +1,471 @@
+"""A database of the first version becomes one of this: everything reads as before, and nothing is in clear."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import pytest
+from alembic import command
+from sqlalchemy import MetaData, inspect, text
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import SQLModel, col, delete, select
+
+from models import database
+from models.columns import Sealed
+from models.database import engine, reading, require_current_tables, upgrade, writing
+from models.drives import Drive, ExtraDrive
+from models.errors import DatabaseError, SealedValueError, SealingKeyError
+from models.jobs import Job
+from models.key_files import read_keys, use_ring
+from models.sealing import KEY_BYTES, KeyRing, number_of
+from models.settings import Settings
+from models.shipping import Package, ReturnAddress, ReturnShipping
+from tests.builders import NOON
+
+JOBS: Final = (UUID(int=0xA1), UUID(int=0xB2))
+MARK: Final = "Quince"
+"""Part of every personal text here that has more than a few letters, and of nothing else."""
+
+MODELS: Final[tuple[Any, ...]] = (Drive, ExtraDrive, Package, ReturnAddress, ReturnShipping)
+
+LONG: Final = "".join(f"{number:05}{MARK[number % 6]}" for number in range(2000))
+"""What a page cannot hold."""
+
+
+def old_rows(job_id: UUID) -> dict[str, list[dict[str, Any]]]:
+    """Give a job's rows in every table of the first version: table -> rows, each column by its name."""
+    own = f"{job_id.int:x}"
+    job = {"job_id": job_id}
+    return {
+        "job": [
+            {
+                "id": job_id,
+                "subscription_id": "s1",
+                "resource_group": "g1",
+                "name": f"job-{own}",
+                "resource_key": f"s1/g1/job-{own}",
+                "job_type": "Import",
+                "location": "West US",
+                "shipping_location": "westus",
+                "storage_account_id": "account1",
+                "diagnostics_path": "waimportexport",
+                "log_level": "Verbose",
+                "backup_drive_manifest": True,
+                "tags": {"grün": "🚚"},
+                "kek_type": "MicrosoftManaged",
+                "export_blob_paths": [],
+                "export_blob_path_prefixes": ["a"],
+                "state": "Packaging",
+                "state_since": NOON,
+                "created_at": NOON - timedelta(days=1),
+                "updated_at": NOON + timedelta(microseconds=1),
+                "expires_at": NOON + timedelta(days=90),
+                "copy_token": 3,
+            }
+        ],
+        "job_run": [{**job, "flow_run_id": UUID(int=job_id.int + 1), "is_job_deleted": False}],
+        "drive": [
+            {
+                **job,
+                "number": 1,
+                "drive_id": f"{MARK}-1-{own}",
+                "bit_locker_key": f"238810-{MARK}-{own}",
+                "manifest_file": "\\m.xml",
+                "manifest_hash": "A" * 32,
+                "drive_header_hash": "",
+                "state": "CompletedMoreInfo",
+                "state_since": NOON,
+                "copy_status": "CompletedWithErrors",
+                "bytes_total": 2**40,
+                "bytes_succeeded": 7,
+                "error_log_uri": f"https://x/{MARK}-Zürich-🚚.xml",
+                "verbose_log_uri": f"{MARK} {LONG}",
+                "manifest_uri": "",
+            },
+            {
+                **job,
+                "number": 2,
+                "drive_id": f"{MARK}'; DROP TABLE drive; --\\x00:p %s {own}",
+                "bit_locker_key": None,
+                "manifest_file": "",
+                "manifest_hash": "",
+                "drive_header_hash": "",
+                "state": "Specified",
+                "state_since": NOON,
+                "copy_status": None,
+                "bytes_total": None,
+                "bytes_succeeded": 0,
+                "error_log_uri": None,
+                "verbose_log_uri": None,
+                "manifest_uri": None,
+            },
+        ],
+        "extra_drive": [
+            {"id": UUID(int=job_id.int + number), **job, "drive_id": f"{MARK}-extra-{number}", "found_at": NOON}
+            for number in (1, 2)
+        ],
+        "job_event": [
+            {
+                "id": UUID(int=job_id.int + number),
+                **job,
+                "at": NOON,
+                "kind": kind,
+                "by": "customer",
+                "drive_number": None,
+                "target": "Creating",
+            }
+            for number, kind in enumerate(("created", "updated", "package overdue"))
+        ],
+        "package": [
+            {
+                **job,
+                "direction": direction,
+                "carrier_name": "UPS",
+                "tracking_number": f"{MARK}-{direction}",
+                "drive_count": 2,
+                "ship_date": "2026-05-30",
+            }
+            for direction in ("delivery", "return")
+        ],
+        "return_address": [
+            {
+                **job,
+                "recipient_name": f"Zoë {MARK} 女士",
+                "street_address_1": f"{MARK}straße 1\nHinterhaus",
+                "street_address_2": "",
+                "city": f"{MARK}\u0301 — Tønsberg",
+                "state_or_province": "",
+                "postal_code": f" {MARK} 12345 ",
+                "country_or_region": f"{MARK} 🇨🇭",
+                "phone": f"+49 {MARK}",
+                "email": f"{MARK}@{own}.example",
+            }
+        ],
+        "return_shipping": [{**job, "carrier_name": "UPS", "carrier_account_number": f"{MARK}-account"}],
+        "blob_report": [
+            {
+                **job,
+                "drive_number": 1,
+                "blob_number": 1,
+                "blob_path": "data/a",
+                "file_path": "a",
+                "length": 2**41,
+                "disposition": "rename",
+                "status": "Failed",
+                "disposition_status": "Cancelled",
+                "blocks": [[0, 1]],
+            }
+        ],
+        "drive_copy": [
+            {
+                **job,
+                "drive_number": 1,
+                "started_at": NOON,
+                "blobs_done": 1,
+                "blocks_staged": 2,
+                "bytes_committed": 3,
+                "planned": {"a": 1},
+                "staging_containers": ["c"],
+            }
+        ],
+    }
+
+
+def plain(value: Any) -> Any:
+    """Bring what a driver gives to one form, so that both databases and both versions compare."""
+    if isinstance(value, UUID):
+        return value.hex
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None).isoformat()
+    return bool(value) if isinstance(value, bool) else value
+
+
+def rows_now() -> dict[str, list[dict[str, Any]]]:
+    """Read every row of every table past the models: table -> rows, in the order of their keys."""
+    found = MetaData()
+    with engine().connect() as connection:
+        found.reflect(connection)
+        return {
+            table.name: [
+                {name: plain(value) for name, value in row._mapping.items()}
+                for row in connection.execute(table.select().order_by(*table.primary_key))
+            ]
+            for table in found.sorted_tables
+        }
+
+
+def revision() -> str:
+    """Tell at which revision the tables are."""
+    with engine().connect() as connection:
+        return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
+
+
+@pytest.fixture
+def old_database(any_database: str, data_directory: Path) -> str:
+    """A database of the first version with two jobs that have rows in every table; there is no key yet."""
+    if any_database.startswith("sqlite"):
+        engine().dispose()
+        for path in data_directory.glob("drivepost.db*"):
+            path.unlink()
+    else:
+        with engine().begin() as connection:
+            connection.execute(text("DROP TABLE alembic_version"))
+            SQLModel.metadata.drop_all(connection)
+    Settings().key_file.unlink()
+    use_ring(None)
+    command.upgrade(database._alembic(any_database), "0001")
+    found = MetaData()
+    with engine().begin() as connection:
+        found.reflect(connection)
+        for job_id in JOBS:
+            for name, rows in old_rows(job_id).items():
+                connection.execute(found.tables[name].insert(), [stored(row) for row in rows])
+    assert set(found.tables) == {*old_rows(JOBS[0]), "alembic_version"}
+    return any_database
+
+
+def stored(row: dict[str, Any]) -> dict[str, Any]:
+    """Bring a row to the form in which SQLite keeps ids and moments."""
+    if engine().dialect.name != "sqlite":
+        return row
+    return {
+        name: value.hex
+        if isinstance(value, UUID)
+        else value.replace(tzinfo=None)
+        if isinstance(value, datetime)
+        else value
+        for name, value in row.items()
+    }
+
+
+def sealed_columns() -> Iterator[Any]:
+    """Give every sealed column of a table that the first version had."""
+    for table in SQLModel.metadata.sorted_tables:
+        if table.name in old_rows(JOBS[0]):
+            yield from (column for column in table.columns if isinstance(column.type, Sealed))
+
+
+def texts_by_models() -> dict[str, list[dict[str, Any]]]:
+    """Read the personal texts of all jobs as everybody does, with keys read anew: table -> rows."""
+    use_ring(None)
+    found: dict[str, list[dict[str, Any]]] = {}
+    with reading() as session:
+        for model in MODELS:
+            table = SQLModel.metadata.tables[model.__tablename__]
+            rows = session.exec(select(model).order_by(*table.primary_key)).all()
+            names = [column.name for column in sealed_columns() if column.table is table]
+            found[table.name] = [{name: getattr(row, name) for name in names} for row in rows]
+    return found
+
+
+def texts_written() -> dict[str, list[dict[str, Any]]]:
+    """Give the personal texts as they were written: table -> rows."""
+    names = {(column.table.name, column.name) for column in sealed_columns()}
+    return {
+        name: [
+            {column: value for column, value in row.items() if (name, column) in names}
+            for job_id in JOBS
+            for row in old_rows(job_id)[name]
+        ]
+        for name in (model.__tablename__ for model in MODELS)
+    }
+
+
+def test_a_first_version_reads_as_before(old_database: str) -> None:
+    """Personal texts by the models, umlauts, emoji, empty ones and NULL; every other column of every table."""
+    before = rows_now()
+    assert upgrade(old_database) == revision() == "0002"
+    require_current_tables()
+    assert texts_by_models() == texts_written()
+    assert sum(len(rows) for rows in texts_written().values()) == 2 * (2 + 2 + 2 + 1 + 1)
+    after = rows_now()
+    sealed = {(column.table.name, column.name) for column in sealed_columns()}
+    for name, rows in before.items():
+        if name == "alembic_version":
+            continue
+        assert len(after[name]) == len(rows) > 0, name
+        for was, now in zip(rows, after[name], strict=True):
+            for column, value in was.items():
+                if (name, column) not in sealed:
+                    assert now[column] == value, (name, column)
+                else:
+                    assert (now[column] is None) is (value is None), (name, column)
+                    assert now[column] is None or number_of(bytes(now[column])) == 1, (name, column)
+    with writing() as session:
+        session.get_one(ReturnAddress, JOBS[0]).city = "elsewhere"
+    with reading() as session:
+        assert session.get_one(ReturnAddress, JOBS[0]).city == "elsewhere"
+
+
+@pytest.fixture
+def upgraded(old_database: str) -> str:
+    """A database of the first version that was brought up to this one."""
+    upgrade(old_database)
+    return old_database
+
+
+FORBIDDEN: Final = (
+    "UPDATE drive SET state = 'Nonsense'",
+    "UPDATE drive SET copy_status = 'Nonsense'",
+    "UPDATE package SET direction = 'sideways' WHERE direction = 'return'",
+    "UPDATE job_event SET kind = 'nonsense'",
+    "UPDATE job_event SET \"by\" = 'nobody'",
+    "UPDATE job SET state = 'Nonsense'",
+    "UPDATE return_address SET city = NULL",
+    "UPDATE drive SET drive_id = NULL",
+    "UPDATE return_shipping SET job_id = '00000000000000000000000000000001'",
+    "UPDATE extra_drive SET job_id = '00000000000000000000000000000001'",
+    "UPDATE drive_copy SET drive_number = 9",
+    "INSERT INTO drive SELECT * FROM drive",
+    "INSERT INTO return_address SELECT * FROM return_address",
+)
+
+
+def test_what_the_tables_forbid_is_forbidden_afterwards(upgraded: str) -> None:
+    """Words that are none, NULL where there must be a text, rows of nobody, rows that are there already."""
+    before = rows_now()
+    for broken in FORBIDDEN:
+        with pytest.raises(IntegrityError), engine().begin() as connection:
+            connection.execute(text(broken))
+    assert rows_now() == before
+    for kind in ("erasure wished", "erased", "created"):
+        with engine().begin() as connection:
+            connection.execute(text("UPDATE job_event SET kind = :kind"), {"kind": kind})
+
+
+def test_a_job_takes_its_rows_along_afterwards(upgraded: str) -> None:
+    """In every table, and leaves those of another job; its runs are forgotten by themselves."""
+    with writing() as session:
+        session.connection().execute(delete(Job).where(col(Job.id) == JOBS[0]))
+    left = rows_now()
+    for name, rows in old_rows(JOBS[1]).items():
+        ids = [row["id" if name == "job" else "job_id"] for row in left[name]]
+        assert ids == [JOBS[1].hex] * len(rows) if name != "job_run" else len(ids) == 2, name
+
+
+def bytes_of_database(data_directory: Path) -> bytes:
+    """Read every byte that the database keeps: SQLite's files, or all files of the one PostgreSQL database."""
+    if engine().dialect.name == "sqlite":
+        return b"".join(path.read_bytes() for path in data_directory.glob("drivepost.db*"))
+    with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CHECKPOINT"))
+        folder = connection.scalar(text("SHOW data_directory"))
+        number = connection.scalar(text("SELECT oid FROM pg_database WHERE datname = current_database()"))
+        return b"".join(path.read_bytes() for path in (Path(str(folder)) / "base" / str(number)).iterdir())
+
+
+def test_no_plain_text_stays_in_the_files(old_database: str, data_directory: Path) -> None:
+    """Neither in the tables, nor in SQLite's log, nor in the files of the tables before; the control finds it."""
+    before = bytes_of_database(data_directory)
+    assert before.count(MARK.encode()) >= 30
+    upgrade(old_database)
+    for _ in range(2):
+        after = bytes_of_database(data_directory)
+        for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
+            assert MARK.encode(encoding) not in after
+        assert MARK.encode().hex().encode() not in after, "as the digits that it went through"
+        engine().dispose()
+    assert b"job-a1" in after
+
+
+def test_a_first_version_comes_back(old_database: str) -> None:
+    """Down again every row is as it was, in clear; and up once more."""
+    before, first = rows_now(), read_keys(Settings())
+    assert first is None
+    upgrade(old_database)
+    with engine().begin() as connection:
+        connection.execute(text("UPDATE job_event SET kind = 'erased' WHERE kind = 'package overdue'"))
+    command.downgrade(database._alembic(old_database), "0001")
+    engine().dispose()
+    after = rows_now()
+    before["job_event"] = [row for row in before["job_event"] if row["kind"] != "package overdue"]
+    before["alembic_version"] = after["alembic_version"]
+    assert after == before
+    assert revision() == "0001"
+    with pytest.raises(DatabaseError, match="run 'drivepost database upgrade'"):
+        require_current_tables()
+    keys = read_keys(Settings())
+    upgrade(old_database)
+    assert texts_by_models() == texts_written()
+    assert read_keys(Settings()) == keys
+
+
+def test_a_way_down_with_a_wrong_key_is_refused_and_leaves_all_as_it_was(upgraded: str) -> None:
+    """What does not open is not lost on the way."""
+    before, good = rows_now(), Settings().key_file.read_text()
+    for keys, error in ((f"1:{'ee' * KEY_BYTES}", SealedValueError), (f"2:{'ee' * KEY_BYTES}", SealingKeyError)):
+        Settings().key_file.write_text(keys)
+        with pytest.raises(error):
+            command.downgrade(database._alembic(upgraded), "0001")
+        engine().dispose()
+        assert rows_now() == before
+    Settings().key_file.write_text(good)
+    assert texts_by_models() == texts_written()
+
+
+def test_unusable_keys_stop_the_upgrade_and_the_first_version_stays(old_database: str) -> None:
+    """No value is sealed with what nobody could open, and none is lost; no other file is made."""
+    before, path = rows_now(), Settings().key_file
+    for content, mode, match in (
+        (f"1:{'ab' * KEY_BYTES}", 0o644, "has mode 0644"),
+        ("damaged", 0o600, "must hold keys alone"),
+        ("", 0o600, "holds no key"),
+    ):
+        path.write_text(content)
+        path.chmod(mode)
+        with pytest.raises(SealingKeyError, match=match):
+            upgrade(old_database)
+        engine().dispose()
+        assert rows_now() == before
+        assert path.read_text() == content
+    path.unlink()
+    upgrade(old_database)
+    assert texts_by_models() == texts_written()
+
+
+def test_an_upgrade_cut_anywhere_changes_nothing(old_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its first value, in the middle, at its last: the first version stays whole, and is brought up later."""
+    before = rows_now()
+    left = 0
+    seal = KeyRing.seal
+
+    def cut(held: KeyRing, place: str, value: str) -> bytes:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return seal(held, place, value)
+
+    for at in (0, 1, 20, 39):
+        left = at
+        with monkeypatch.context() as patch:
+            patch.setattr(KeyRing, "seal", cut)
+            with pytest.raises(KeyboardInterrupt):
+                upgrade(old_database)
+        engine().dispose()
+        assert rows_now() == before
+    upgrade(old_database)
+    assert texts_by_models() == texts_written()
+
+
+def test_keys_by_a_setting_seal_a_first_version(old_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the highest number; no file is made."""
+    monkeypatch.setenv("DRIVEPOST_SEALING_KEYS", f"3:{'cc' * KEY_BYTES},8:{'ab' * KEY_BYTES}")
+    upgrade(old_database)
+    assert texts_by_models() == texts_written()
+    with engine().connect() as connection:
+        cities = connection.scalars(text("SELECT city FROM return_address")).all()
+    assert [number_of(bytes(city)) for city in cities] == [8, 8]
+    assert not Settings().key_file.exists()
+
+
+def test_an_old_database_without_rows_is_upgraded_too(old_database: str) -> None:
+    """There is nothing to seal, and afterwards there may be."""
+    with engine().begin() as connection:
+        connection.execute(text("DELETE FROM job"))
+        connection.execute(text("DELETE FROM job_run"))
+    upgrade(old_database)
+    assert all(rows == [] for rows in texts_by_models().values())
+    assert set(inspect(engine()).get_table_names()) == {*SQLModel.metadata.tables, "alembic_version"}
