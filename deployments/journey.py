@@ -37,6 +37,7 @@ from flows.cancel_job import cancel_job
 from flows.check_in_drives import check_in_drives
 from flows.delete_job import delete_job
 from flows.enforce_retention import enforce_retention
+from flows.find_traces import search_for
 from flows.import_drives import import_drives
 from flows.return_drives import return_drives
 from flows.ship_job import ship_job
@@ -46,6 +47,7 @@ from models.drives import drives_of
 from models.errors import DrivepostError, RequestError
 from models.jobs import read_job, request_cancel
 from models.lifecycle import Actor, DriveState, JobState
+from models.receipts import verify_receipts
 from models.runs import runs_to_forget
 
 _NOT_POSTED: Final = frozenset({"__pycache__", "site-packages"})
@@ -277,7 +279,10 @@ class Journey(Traveller):
         with self._promise("nothing of the deleted jobs can be read any more") as observed:
             # The runs that deleted them cannot delete themselves, and each is given time for its last words.
             _wait_until(self._is_forgotten, "their runs were not forgotten")
-            rows = {table.name: self._rows_of_gone(table) for table in SQLModel.metadata.sorted_tables}
+            tables = [
+                table for table in SQLModel.metadata.sorted_tables if table.name == "job" or "job_id" in table.c
+            ]
+            rows = {table.name: self._rows_of_gone(table) for table in tables}
             left = {name: count for name, count in rows.items() if count}
             require(not left, f"rows are left: {left}")
             told = self._told_by_prefect()
@@ -285,13 +290,25 @@ class Journey(Traveller):
             observed.append(
                 f"{len(self._gone)} jobs: no row in {len(rows)} tables, no run, log or artifact in Prefect"
             )
-        with self._promise("no personal data ever got into Prefect") as observed:
-            words = [word.encode() for word in (PERSON, TRACKING, CARRIER_ACCOUNT, "TOUR-DRIVE-7f3a")]
-            home = self._settings.data_directory / "prefect"
-            files = [path for path in home.rglob("*") if path.is_file()]
-            holding = [path.name for path in files if any(word in path.read_bytes() for word in words)]
-            require(not holding, f"found in {', '.join(holding)}")
-            observed.append(f"{len(words)} words looked for in every byte of {len(files)} files, 0 found")
+        with self._promise("each deletion left a receipt, and the receipts are as they were written") as observed:
+            _wait_until(self._is_receipted, "a receipt was not closed")
+            with reading() as session:
+                found = verify_receipts(session)
+            require(not found.faults, "; ".join(found.faults))
+            require(found.receipts == len(self._gone), f"{found.receipts} receipts of {len(self._gone)} deletions")
+            observed.append(f"{found.receipts} receipts in a chain of {found.entries} entries")
+        with self._promise("no personal data is on disk in plain text, neither ours nor in Prefect") as observed:
+            words = (PERSON, TRACKING, CARRIER_ACCOUNT, *SERIALS)
+            report = search_for(words)
+            require(not report.not_searched, f"not everything was searched: {report.not_searched}")
+            require(not report.hits_total, f"found in {', '.join(hit.place for hit in report.hits[:3])}")
+            searched = f"{report.bytes_searched:,} bytes of {report.files} files"
+            observed.append(f"{len(words)} words looked for in {searched}, 0 found")
+
+    def _is_receipted(self) -> bool:
+        advance_jobs(return_state=True)
+        with reading() as session:
+            return not verify_receipts(session).unfinished
 
     def _is_forgotten(self) -> bool:
         advance_jobs(return_state=True)
