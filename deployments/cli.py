@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from models.errors import DrivepostError
+from models.log_guard import guard_logs
 
 app = App(
     name="drivepost",
@@ -98,8 +99,9 @@ def prepare(
 def look_for(*words: str, json_file: Annotated[Path | None, Parameter(name="--json")] = None) -> None:
     """Look for what should be gone in every byte that Drivepost and Prefect keep on this machine.
 
-    Exits 0 if nothing was found, 1 if something was, and 2 if nothing was found but not everything could be
-    searched. Drives in the bay and storage accounts are the customers' own and not searched.
+    Exits 0 if nothing was found, 3 if something was, and 4 if nothing was found but not everything could be
+    searched; words go by their place, from 0. Drives in the bay and storage accounts are the customers' own and
+    not searched.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ def look_for(*words: str, json_file: Annotated[Path | None, Parameter(name="--js
 
 @receipts.command(name="verify")
 def verify_chain(*, head: str = "") -> None:
-    """Look whether any deletion receipt was changed, removed or moved; exits 1 if one was.
+    """Look whether any deletion receipt was changed, removed or moved; exits 3 if one was.
 
     Parameters
     ----------
@@ -138,7 +140,7 @@ def verify_chain(*, head: str = "") -> None:
     )
     sys.stdout.write(f"{found.head}\n")
     if found.faults:
-        sys.exit(1)
+        sys.exit(3)
 
 
 @app.command(name="create-job")
@@ -166,6 +168,7 @@ def upgrade_database() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, by default the one that the process was started with; a refusal is told in one line."""
+    guard_logs()
     try:
         app(arguments)
     except DrivepostError as error:

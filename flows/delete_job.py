@@ -5,7 +5,7 @@ from contextlib import suppress
 from flows.promises import Ended, JobReference, done, promise, run_id
 from models.errors import JobNotFoundError
 from models.settings import Settings
-from tasks.intake import remove_taken_requests
+from tasks.intake import remove_spent_requests, set_aside_taken_requests
 from tasks.jobs import delete_rows_of_job, open_job
 from tasks.run_history import forget_runs, hide_parameters
 
@@ -23,10 +23,11 @@ def delete_job(job: JobReference) -> Ended:
     """
     settings = Settings()
     job_id = open_job(job, run_id())
-    remove_taken_requests(settings.intake, job_id)
+    set_aside_taken_requests(settings.intake, job_id)
     # Somebody else's delete may come in between; what is left to do is the same.
     with suppress(JobNotFoundError):
         delete_rows_of_job(job_id)
+    remove_spent_requests(settings.intake)
     hide_parameters(run_id())
     forgotten = forget_runs(settings.history_runs_max, job_id, run_id())
     return done(f"the job is deleted, and {forgotten} of its runs are forgotten; this one will be, too")

@@ -9,7 +9,7 @@ from flows.promises import Ended, UserReference, done, promise
 from models.portal import SettingsPart, SettingsRows
 from models.receipts import Reason
 from models.settings import Settings
-from tasks.portal import delete_rows_of_settings, remove_exports, settings_id_of
+from tasks.portal import delete_rows_of_settings, remove_exports
 
 
 @promise(
@@ -37,11 +37,7 @@ def delete_settings_and_exports(user_id: UUID, what: SettingsPart, reason: Reaso
     Raises:
         PortalSettingsNotFoundError: there are none.
     """
-    exports = Settings().exports
-    settings_id = settings_id_of(user_id)
-    # Before the rows: they alone tell whose the files are.
-    remove_exports(exports, settings_id)
     deleted = delete_rows_of_settings(user_id, what, reason)
-    # One may have been written in between.
-    remove_exports(exports, settings_id)
+    # Should this be cut, advance-jobs removes the files of settings that are gone.
+    remove_exports(Settings().exports, deleted.settings_id)
     return deleted

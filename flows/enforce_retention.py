@@ -18,7 +18,7 @@ from tasks.run_history import forget_runs
 _ROWS_PER_TASK: Final = 10_000
 _TASKS_MAX: Final = 1_000
 _LISTED_MAX: Final = 10_000
-_FILES_MAX: Final = 100
+_FILES_MAX: Final = 10_000
 
 
 @promise(

@@ -17,7 +17,7 @@ from tasks.jobs import open_job
 
 _JOBS_PER_TASK: Final = 1_000
 _TASKS_MAX: Final = 1_000
-_FILES_MAX: Final = 100
+_FILES_MAX: Final = 10_000
 
 _TOLD: Final = {
     Outcome.DONE: "the personal data of job {0} is erased; what is left of it is deleted at its end",

@@ -4,7 +4,6 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from secrets import token_hex
 from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -15,13 +14,15 @@ from sqlalchemy.engine import make_url
 from flows.promises import Ended, RequestFile, done, failed, promise, run_id
 from models.errors import TracesFoundError
 from models.settings import Settings
-from tasks.canaries import CANARY_FILE, read_words, write_canary_request
-from tasks.intake import create_jobs, remove_request_file
+from tasks.canaries import create_canary_job, read_words
+from tasks.intake import remove_request_file
 from tasks.jobs import accept_cancel, complete_cancelled_job, delete_rows_of_job
 from tasks.trace_places import Places, search_places
 from tasks.traces import Report
 
 _TOLD_MAX: Final = 100
+_PLACES_MAX: Final = 5
+_THIS_MACHINE: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _PREFECT_DATABASES: Final = (
     "PREFECT_SERVER_DATABASE_CONNECTION_URL",
     "PREFECT_API_DATABASE_CONNECTION_URL",
@@ -46,18 +47,16 @@ def find_traces(request_file: RequestFile = "") -> Ended:
         remove_request_file(settings.intake / request_file)
     else:
         words = _let_canaries_live_and_die(settings)
-    return _tell(search_places(words, places_of(settings)), len(words))
+    places = places_of(settings)
+    return _tell(search_places(words, places), len(words), settings)
 
 
 def _let_canaries_live_and_die(settings: Settings) -> list[str]:
-    request_file = f"{CANARY_FILE}{token_hex(8)}.json"
-    words = write_canary_request(settings.intake, request_file, settings.locations_file)
-    # Of no run: the report is to stay, and nothing in it tells of the job.
-    created = create_jobs(settings.intake, request_file, settings.locations_file, None, 1)
-    for job_id in created.job_ids:
-        accept_cancel(job_id)
-        complete_cancelled_job(job_id)
-        delete_rows_of_job(job_id)
+    # No act is told of this run: the report is to stay, and nothing in it tells of the job.
+    job_id, words = create_canary_job(settings.locations_file)
+    accept_cancel(job_id)
+    complete_cancelled_job(job_id)
+    delete_rows_of_job(job_id)
     return words
 
 
@@ -75,18 +74,31 @@ def places_of(settings: Settings) -> Places:
     """Tell where everything is that Drivepost and its Prefect server write on this machine."""
     folders = [settings.data_directory, settings.intake]
     postgresql: list[str] = []
-    prefect_home = os.environ.get("PREFECT_HOME")
-    folders += [Path(prefect_home)] if prefect_home else []
+    left_out: list[tuple[str, str]] = []
+    # Where Prefect keeps its files, if `drivepost up` has not put them into the data directory.
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    folders += [home] if home.is_dir() else []
     for address in (settings.database, *(os.environ.get(name, "") for name in _PREFECT_DATABASES)):
         url = make_url(address) if address else None
         if url is None:
             continue
         if url.get_backend_name() == "postgresql":
             postgresql.append(url.set(drivername="postgresql").render_as_string(hide_password=False))
-        elif url.database and Path(url.database).is_absolute():
+        elif url.database and not Path(url.database).is_absolute():
+            left_out.append(("Prefect's database", "its address names no absolute path"))
+        elif url.database:
             # With its log ahead and its journal.
             folders += sorted(Path(url.database).parent.glob(f"{glob.escape(Path(url.database).name)}*"))
-    return Places(tuple(folders), frozenset(_of_customers(settings)), tuple(postgresql))
+    server = urlsplit(os.environ.get("PREFECT_API_URL", "")).hostname
+    if server and server not in _THIS_MACHINE:
+        left_out.append(("Prefect's server", "it is on another machine; search there"))
+    # A folder of ours behind a link would not be followed to.
+    folders += [path.resolve() for path in settings.data_directory.glob("*") if path.is_symlink()]
+    searched = {folder.resolve() for folder in folders}
+    theirs = {path.resolve() for path in _of_customers(settings)}
+    # What is theirs and holds something of ours is searched all the same.
+    passed_over = {path for path in theirs if not any(each == path or path in each.parents for each in searched)}
+    return Places(tuple(folders), frozenset(passed_over), tuple(postgresql), tuple(left_out))
 
 
 def _of_customers(settings: Settings) -> list[Path]:
@@ -100,19 +112,37 @@ def _of_customers(settings: Settings) -> list[Path]:
     return theirs
 
 
-def _tell(report: Report, words: int) -> Ended:
+def _tell(report: Report, words: int, settings: Settings) -> Ended:
+    # That something lies on another machine is no fault of this run.
+    elsewhere = [why for _, why in report.not_searched if "machine" in why]
     searched = f"{report.files:,} files with {report.bytes_searched:,} bytes were searched for {words:,} words"
-    left_out = f"; not searched: {'; '.join(map(': '.join, report.not_searched))}" if report.not_searched else ""
+    left_out = f"; {report.not_searched_total} places were not searched: " if report.not_searched else ""
+    left_out += "; ".join(f"{place}: {why}" for place, why in report.not_searched[:_PLACES_MAX])
+    if not report.hits_total and report.not_searched_total > len(elsewhere):
+        return failed(f"{searched}; nothing was found, but not everything could be searched{left_out}")
     if not report.hits_total:
         return done(f"{searched}, and nothing was found{left_out}")
     if run_id():
         create_table_artifact(
             key="traces-found",
             table=[
-                {"word": str(hit.word + 1), "written as": hit.encoding, "place": hit.place, "offset": hit.offset}
+                {
+                    "word": str(hit.word),
+                    "written as": hit.encoding,
+                    "place": _shown(hit.place, settings),
+                    "offset": hit.offset,
+                }
                 for hit in report.hits[:_TOLD_MAX]
             ],
-            description="What should be gone and is still there; words go by their place in the list",
+            description="What should be gone and is still there; words go by their place in the list, from 0",
         )
-    found = TracesFoundError(report.hits_total, report.words_found, report.hits[0].place)
+    found = TracesFoundError(report.hits_total, report.words_found, _shown(report.hits[0].place, settings))
     return failed(f"{found.line}; {searched}{left_out}")
+
+
+def _shown(place: str, settings: Settings) -> str:
+    """Tell a place without the names that customers and operators gave their files: Prefect keeps what is told."""
+    for folder in (settings.intake, settings.exports):
+        if place.startswith(f"{folder}/"):
+            return f"{folder}/…"
+    return place

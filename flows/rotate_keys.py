@@ -55,7 +55,7 @@ def finish_rotation(turned: Turned, batch_rows: int) -> Ended:
     told = f"{rows:,} rows are sealed anew with key {turned.newest}"
     older = ", ".join(map(str, turned.older))
     if destroy_retired_keys():
-        return done(f"{told}; key {older} is destroyed")
+        return done(f"{told}; key {older} is destroyed; back up both anew")
     return done(f"{told}; nothing needs key {older} any more: take it out of DRIVEPOST_SEALING_KEYS everywhere")
 
 

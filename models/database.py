@@ -20,8 +20,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from models.errors import DatabaseError
-from models.key_files import read_ring
-from models.sealing_keys import follow, make_keys, make_known, require_keys
+from models.key_files import open_sealed, ring, use_ring
+from models.sealing_keys import claim_key_file, exclude_writers, first_key, follow, make_keys, require_keys
 from models.settings import Settings
 
 _PAGES_RETURNED_MAX: Final = 100_000
@@ -53,7 +53,8 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
         event.listen(opened, "connect", _prepare_sqlite)
         event.listen(opened, "begin", _begin_sqlite)
         return opened
-    opened = create_engine(url, hide_parameters=True, pool_pre_ping=True)
+    # `follow` reads after it waited; a snapshot from before would show it a key that was destroyed meanwhile.
+    opened = create_engine(url, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED")
     milliseconds = int(wait_seconds_max * 1000)
 
     def _prepare_postgresql(connection: Any, _record: object) -> None:
@@ -100,9 +101,15 @@ def reading() -> Iterator[Session]:
 
 
 @contextmanager
-def writing() -> Iterator[Session]:
-    """Open one transaction: committed at the end, undone by any error. It seals with the key now in use."""
+def writing(*, alone: bool = False) -> Iterator[Session]:
+    """Open one transaction: committed at the end, undone by any error. It seals with the key now in use.
+
+    Args:
+        alone: wait for every other transaction that writes, and let none begin; SQLite's are always alone.
+    """
     with Session(engine().execution_options(writes=True), expire_on_commit=False) as session, session.begin():
+        if alone:
+            exclude_writers(session)
         follow(session)
         yield session
 
@@ -123,9 +130,11 @@ def _alembic(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(files("models") / "migrations"))
     config.attributes["url"] = url
-    # What a migration needs of living code, by the names of this moment.
-    config.attributes["seal"] = lambda place, text: read_ring().seal(place, text)
-    config.attributes["open"] = lambda place, sealed: read_ring().open(place, sealed)
+    # What a migration needs of living code, by the names of this moment; with the keys as they are now.
+    use_ring(None)
+    config.attributes["seal"] = lambda place, text: ring().seal(place, text)
+    config.attributes["open"] = open_sealed
+    config.attributes["first key"] = first_key
     return config
 
 
@@ -147,15 +156,16 @@ def upgrade(url: str) -> str:
     try:
         with opened.connect() as connection:
             require_keys(connection)
-            found = MigrationContext.configure(connection).get_current_revision()
         make_keys()
         command.upgrade(config, "head")
-        with Session(opened.execution_options(writes=True)) as session, session.begin():
-            make_known(session, database_time(session))
-        if found != head:
-            _leave_nothing_behind(opened)
+        with opened.connect() as connection:
+            require_keys(connection)
+            claim_key_file(connection)
+        _leave_nothing_behind(opened)
     except DBAPIError as error:
         raise DatabaseError(f"the database cannot be opened: {type(error.orig).__name__}") from None
+    except sqlite3.OperationalError:
+        raise DatabaseError("the database is in use and cannot be written anew; repeat this later") from None
     except CommandError:
         raise DatabaseError(
             "the database was written by a newer Drivepost; install that version, or restore a backup"
@@ -185,21 +195,28 @@ def require_current_tables() -> None:
 
 
 def _leave_nothing_behind(opened: Engine) -> None:
-    """On SQLite, write the file anew: what tables held before is nowhere in it, and pages can be given back."""
-    if opened.dialect.name == "sqlite":
+    """On SQLite, write the file anew, once: no plain text of before is in it, and free pages can be given back.
+
+    A file that gives pages back was written anew before; it is the last thing that an upgrade does.
+    """
+    if opened.dialect.name == "sqlite" and not _outside_of_transactions(opened, "PRAGMA auto_vacuum"):
         _outside_of_transactions(
             opened, "PRAGMA auto_vacuum = INCREMENTAL", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"
         )
 
 
-def _outside_of_transactions(opened: Engine, *statements: str) -> Any:
-    """Say to SQLite what it does not take within a transaction; gives what the last statement answered."""
+def _outside_of_transactions(opened: Engine, *statements: str) -> int:
+    """Say to SQLite what it does not take within a transaction; gives the number that the last statement answers."""
     connection = opened.raw_connection()
+    cursor = connection.cursor()
     try:
-        answers = [connection.cursor().execute(statement).fetchall() for statement in statements]
+        wait = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
+        # As a script each is stepped to its end: the driver would free one page and leave the others.
+        cursor.executescript("; ".join(statements[:-1]))
+        return int(cursor.execute(statements[-1]).fetchone()[0])
     finally:
+        cursor.executescript(f"PRAGMA busy_timeout = {wait}")
         connection.close()
-    return answers[-1]
 
 
 def return_free_pages() -> bool:
@@ -208,15 +225,17 @@ def return_free_pages() -> bool:
     Pages that become free are overwritten with zeros (`secure_delete`). PostgreSQL does its own.
 
     Returns:
-        Whether it is done; False when somebody was reading, so that it is to be tried again.
+        Whether it is done; False when somebody was at work, so that it is to be tried again.
     """
     if engine().dialect.name != "sqlite":
         return True
     try:
-        answer = _outside_of_transactions(
-            engine(), f"PRAGMA incremental_vacuum({_PAGES_RETURNED_MAX})", "PRAGMA wal_checkpoint(TRUNCATE)"
+        return not _outside_of_transactions(
+            engine(),
+            # While it waited for a reader, every writer would wait for it.
+            "PRAGMA busy_timeout = 0",
+            f"PRAGMA incremental_vacuum({_PAGES_RETURNED_MAX})",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
         )
     except sqlite3.OperationalError:
         return False
-    busy = answer[0][0]
-    return not busy

@@ -1,6 +1,7 @@
 """Where the sealing keys are kept: in a file outside the database, or in a setting for many machines.
 
-The file has one key a line, `number:64 hexadecimal digits`; only its owner can read it. Every change writes a new
+The file has one key a line, `number:64 hexadecimal digits`, and names the one database whose keys these are; only
+its owner can read it. Every change writes a new
 file beside it and gives it the name, so that a cut leaves the old keys or the new ones and never none; the file
 that had the name is overwritten, after a cut by the next change.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from models.errors import SealingKeyError
 from models.sealing import KEY_BYTES, WAY_OUT, KeyRing
@@ -22,8 +24,10 @@ from models.settings import Settings
 _LINE: Final = re.compile(rf"([1-9][0-9]{{0,8}}):([0-9a-fA-F]{{{KEY_BYTES * 2}}})")
 _FILE_BYTES_MAX: Final = 64 * 1024
 _HEAD: Final = "# The keys that personal data is sealed with. Keep a copy apart from every copy of the database.\n"
-_NEW: Final = ".new"
-_OLD: Final = ".old"
+_OWNER: Final = re.compile(r"^database:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$", re.MULTILINE)
+# Names that nobody gives a copy: whatever has them is overwritten.
+_NEW: Final = ".being-written"
+_OLD: Final = ".being-destroyed"
 _RING: Final = "ring"
 
 _in_use: Final[dict[str, KeyRing]] = {}
@@ -127,7 +131,7 @@ def _parse(text: str, where: str) -> dict[int, bytes]:
     keys: dict[int, bytes] = {}
     for line in text.splitlines():
         written = line.strip()
-        if not written or written.startswith("#"):
+        if not written or written.startswith("#") or _OWNER.fullmatch(written):
             continue
         found = _LINE.fullmatch(written)
         if found is None or int(found[1]) in keys:
@@ -139,6 +143,36 @@ def _parse(text: str, where: str) -> dict[int, bytes]:
     if not keys:
         raise SealingKeyError(f"{where} holds no key; {WAY_OUT}")
     return keys
+
+
+def read_owner(settings: Settings) -> UUID | None:
+    """Read whose key file it is: the id of its database; None where it is nobody's yet, or where there is none.
+
+    Raises:
+        SealingKeyError: it cannot be read.
+    """
+    if settings.sealing_keys.get_secret_value() or read_keys(settings) is None:
+        return None
+    return _owner(settings.key_file)
+
+
+def _owner(path: Path) -> UUID | None:
+    found = _OWNER.search(path.read_text("ascii", "replace"))
+    return UUID(found[1]) if found else None
+
+
+def claim_keys(settings: Settings, owner: UUID) -> None:
+    """Let the key file be that of one database, because another one's rotation would destroy its keys.
+
+    Raises:
+        SealingKeyError: the file cannot be read or written.
+    """
+    if settings.sealing_keys.get_secret_value() or read_owner(settings) is not None:
+        return
+    with _changing(settings) as path:
+        keys = read_keys(settings)
+        if keys is not None and _owner(path) is None:
+            _write(path, keys, owner)
 
 
 def create_keys(settings: Settings) -> dict[int, bytes]:
@@ -224,9 +258,11 @@ def _end_cut_change(path: Path) -> None:
         erase_file(old)
 
 
-def _write(path: Path, keys: Mapping[int, bytes]) -> dict[int, bytes]:
+def _write(path: Path, keys: Mapping[int, bytes], owner: UUID | None = None) -> dict[int, bytes]:
     aside, old = path.with_name(path.name + _NEW), path.with_name(path.name + _OLD)
-    lines = "".join(f"{number}:{key.hex()}\n" for number, key in sorted(keys.items()))
+    owner = owner or (_owner(path) if path.exists() else None)
+    lines = f"database:{owner}\n" if owner else ""
+    lines += "".join(f"{number}:{key.hex()}\n" for number, key in sorted(keys.items()))
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(_HEAD + lines)
         file.flush()

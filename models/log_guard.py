@@ -6,7 +6,7 @@ sealing, so that the process knows which texts may not be said; they are replace
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from models.sealing import recent
@@ -25,13 +25,12 @@ class _Guard:
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record = self._make(*args, **kwargs)
         # Copied in one step: other threads seal and open meanwhile.
-        told = sorted({text for text in recent.copy() if len(text) >= _SHORTEST}, key=len, reverse=True)
-        if told:
+        if told := {text for text in recent.copy() if len(text) >= _SHORTEST}:
             _clean(record, told)
         return record
 
 
-def _clean(record: logging.LogRecord, told: list[str]) -> None:
+def _clean(record: logging.LogRecord, told: Collection[str]) -> None:
     try:
         message = record.getMessage()
     except Exception:  # noqa: BLE001  its arguments do not fit; the handler would say so, and repeat them
@@ -54,10 +53,10 @@ def _text(message: object) -> str:
         return f"a {type(message).__name__} that has no text"
 
 
-def _without(text: str, told: list[str]) -> str:
-    for each in told:
-        if each in text:
-            text = text.replace(each, _INSTEAD)
+def _without(text: str, told: Collection[str]) -> str:
+    said = {each for each in told if each in text}
+    for each in sorted(said, key=len, reverse=True):
+        text = text.replace(each, _INSTEAD)
     return text
 
 

@@ -85,7 +85,8 @@ def rotation_under_way(session: Session) -> tuple[Turned, datetime]:
 def _make_known(session: Session, number: int, at: datetime) -> None:
     fresh = read_ring()
     fresh.turn_to(number)
-    session.add(SealingKey(number=number, proof=fresh.prove(), in_use_since=at))
+    owner = session.exec(select_rows(SealingKey.database_id).limit(1)).one()
+    session.add(SealingKey(number=number, proof=fresh.prove(), database_id=owner, in_use_since=at))
     session.flush()
 
 
@@ -178,7 +179,7 @@ def forget_older_keys(session: Session) -> bool:
     return True
 
 
-def destroy_older_keys(newest: int) -> bool:
+def destroy_older_keys(oldest_known: int) -> bool:
     """Overwrite and remove from the key file what the database does not know any more; safe to repeat.
 
     Returns:
@@ -189,6 +190,6 @@ def destroy_older_keys(newest: int) -> bool:
     """
     settings = Settings()
     if settings.sealing_keys.get_secret_value():
-        return min(read_keys(settings) or {newest}) >= newest
-    destroy_keys(settings, below=newest)
+        return min(read_keys(settings) or {oldest_known}) >= oldest_known
+    destroy_keys(settings, below=oldest_known)
     return True

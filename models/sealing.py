@@ -35,12 +35,12 @@ class KeyRing:
         keys: number, 1 or more -> 32 bytes.
 
     Attributes:
-        proven: the numbers that a database was seen to know, each as this very key.
+        proven: the keys that a database was seen to know, number -> proof, each as this very key.
     """
 
     def __init__(self, keys: Mapping[int, bytes]) -> None:
         self._ciphers = {number: AESGCM(key) for number, key in keys.items()}
-        self.proven: frozenset[int] = frozenset()
+        self.proven: Mapping[int, bytes] = {}
         self.turn_to(max(keys))
 
     @property

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import Connection, LargeBinary, inspect, text
-from sqlmodel import Field, Session, SQLModel, select
+from sqlmodel import Field, Session, SQLModel
 
 from models.columns import UtcDateTime
 from models.errors import SealingKeyError
-from models.key_files import create_keys, read_keys, read_ring, ring, use_ring
+from models.key_files import claim_keys, create_keys, read_keys, read_owner, read_ring, ring, use_ring
 from models.personal_data import impersonal
 from models.sealing import WAY_OUT, KeyRing
 from models.settings import Settings
@@ -17,30 +18,51 @@ _TURNING = 7_467_638  # any number that no other user of the database takes
 
 
 class SealingKey(SQLModel, table=True):
-    """A key in use: its number, and a proof by which a wrong key of that number is known; never the key."""
+    """A key in use: its number, and a proof by which a wrong key of that number is known; never the key.
+
+    `database_id` is the same in every row: the key file names it.
+    """
 
     __tablename__ = "sealing_key"
 
     number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False, **impersonal()})
     proof: bytes = Field(sa_type=LargeBinary, sa_column_kwargs=impersonal())
+    database_id: UUID = Field(sa_column_kwargs=impersonal())
     in_use_since: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
 
 
 def require_keys(connection: Connection) -> None:
     """Refuse to start without every key that the database's values are sealed with; changes nothing.
 
-    A database that knows no key yet is content with any, and with none.
+    A database that knows no key yet is content with none, and with any that are nobody's.
 
     Raises:
         SealingKeyError: a key is missing or wrong; the text says which and what to do.
     """
+    settings = Settings()
+    # First whose file it is: whoever claims it has made itself known to the database before.
+    owner = read_owner(settings)
     known = known_keys(connection)
-    keys = read_keys(Settings())
+    keys = read_keys(settings)
+    if owner is not None and owner != (_database_id(connection) if known else None):
+        raise SealingKeyError(
+            f"the key file {settings.key_file} belongs to another database, and a rotation would destroy its keys; "
+            "name another file in DRIVEPOST_SEALING_KEY_FILE, or remove this one if that database is gone for good"
+        )
     if not known:
         return
     if keys is None:
-        raise SealingKeyError(f"the key file {Settings().key_file} is missing; {WAY_OUT}")
+        raise SealingKeyError(f"the key file {settings.key_file} is missing; {WAY_OUT}")
     _require_fit(KeyRing(keys), known)
+
+
+def claim_key_file(connection: Connection) -> None:
+    """Write into the key file that it is this database's; safe to repeat."""
+    claim_keys(Settings(), _database_id(connection))
+
+
+def _database_id(connection: Connection) -> UUID:
+    return UUID(str(connection.execute(text("SELECT database_id FROM sealing_key")).scalars().first()))
 
 
 def known_keys(connection: Connection) -> dict[int, bytes]:
@@ -74,13 +96,10 @@ def make_keys() -> None:
     use_ring(None)
 
 
-def make_known(session: Session, at: datetime) -> None:
-    """Write down the newest key as in use, if the database knows none; safe to repeat, and by several at once."""
-    exclude_writers(session)
-    if session.exec(select(SealingKey.number)).first() is None:
-        held = read_ring()
-        session.add(SealingKey(number=held.sealing_number, proof=held.prove(), in_use_since=at))
-        session.flush()
+def first_key() -> tuple[int, bytes]:
+    """Tell what a database has to know of the key that seals first: its number and its proof."""
+    held = ring()
+    return held.sealing_number, held.prove()
 
 
 def follow(session: Session) -> None:
@@ -96,11 +115,11 @@ def follow(session: Session) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock_shared(:turning)"), {"turning": _TURNING})
     known = _read_known(connection)
-    if not known or ring().proven != known.keys():
+    if not known or ring().proven != known:
         held = read_ring()
         _require_fit(held, known)
         held.turn_to(max(known))
-        held.proven = frozenset(known)
+        held.proven = known
         use_ring(held)
 
 

@@ -1,40 +1,39 @@
 """Canaries: personal data of nobody, put into a job, so that one can look for it once that job is gone."""
 
 import json
-import os
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
+from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field
 
-from models.errors import IntakeError, RequestError
+from models.database import database_time, writing
+from models.lifecycle import Actor
 from models.locations import load_locations
-from models.requests import refusal
+from models.requests import JobRequest, Shape, parse
+from models.updates import put_job
 from tasks.acts import act
 from tasks.intake import read_request_file
 
 _ACCOUNT: Final = (
     "/subscriptions/drivepost/resourceGroups/canaries/providers/Microsoft.Storage/storageAccounts/canaries"
 )
-CANARY_FILE: Final = "canaries-"
-"""How the name of a request file of canaries begins."""
 
-_WORDS: Final = TypeAdapter(dict[str, list[str]])
+
+class WordsRequest(Shape):
+    """What an operator looks for, as a request file of the intake holds it."""
+
+    words: list[str] = Field(min_length=1)
 
 
 @act
-def write_canary_request(intake: Path, request_file: str, locations_file: Path | None) -> list[str]:
-    """Put a request for a job of nobody into the intake folder, with all eleven kinds of personal data and a key.
+def create_canary_job(locations_file: Path | None) -> tuple[UUID, list[str]]:
+    """Create a job of nobody, with all eleven kinds of personal data and a key, as the command line does.
 
     Returns:
-        The canaries: words that stand nowhere else in the world.
-
-    Raises:
-        IntakeError: the file cannot be written.
+        The job's id, and the canaries: words that stand nowhere else in the world.
     """
-    for left in intake.glob(f"{CANARY_FILE}*.json"):  # by a run that was cut
-        left.unlink(missing_ok=True)
     canaries: list[str] = []
 
     def canary() -> str:
@@ -75,13 +74,13 @@ def write_canary_request(intake: Path, request_file: str, locations_file: Path |
             },
         },
     }
-    try:
-        handle = os.open(intake / request_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(request, file)
-    except OSError as error:
-        raise IntakeError(f"the intake folder cannot be written: {error.strerror}") from None
-    return canaries
+    # Past the intake: what waits there is the customers'.
+    with writing() as session:
+        parsed = parse(JobRequest, json.dumps(request))
+        job_id = put_job(
+            session, parsed, load_locations(locations_file), at=database_time(session), by=Actor.OPERATOR
+        )
+    return job_id, canaries
 
 
 @act
@@ -92,9 +91,4 @@ def read_words(file: Path) -> list[str]:
         IntakeError: the file cannot be read.
         RequestError: it is of another shape.
     """
-    try:
-        return _WORDS.validate_json(read_request_file(file), strict=True)["words"]
-    except ValidationError as error:
-        raise refusal(error) from None
-    except KeyError:
-        raise RequestError([("words", 'is missing; write {"words": ["…", "…"]}')]) from None
+    return parse(WordsRequest, read_request_file(file)).words

@@ -1,11 +1,10 @@
 """The copy of one drive from its manifest to its logs; `tasks.blobs` copies the blobs in between."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import UUID
@@ -204,7 +203,7 @@ class DriveCopying:
         path = f"{folder}/{path}" if folder else path
         container = Container(self.store_address, container_name)
         # In memory: a temporary file would hold the drive's serial number on our disk.
-        with os.fdopen(os.memfd_create("drivepost"), "w+b") as file:
+        with BytesIO() as file:
             write(file)
             file.seek(0)
             staging = f"{self.job_id}/{self.number}/{kind}"

@@ -23,7 +23,8 @@ def erase_job(job_id: UUID, *, at_once: bool) -> Outcome:
     """
     with writing() as session:
         outcome = wish_erasure(session, job_id, at=database_time(session), by=Actor.OPERATOR, at_once=at_once)
-    return_free_pages()
+    if outcome is Outcome.DONE:
+        return_free_pages()
     return outcome
 
 

@@ -156,6 +156,10 @@ def _take(intake: Path, request_file: str, files_max: int) -> Iterator[tuple[UUI
             if request_file and not any(each.name.endswith(f".{request_file}") for _, each in left):
                 raise IntakeError("there is no such file in the intake folder") from None
             continue  # taken before: by the run that was cut, or by another one
+        except OSError as error:
+            if request_file:
+                raise IntakeError(f"the request file cannot be taken: {error.strerror}") from None
+            continue  # too long a name, or not ours to move: it stays, and keeps no other waiting
         yield event_id, taken
 
 
@@ -168,8 +172,8 @@ def _put_back(intake: Path, taken: Path) -> None:
 
 
 @act
-def remove_taken_requests(intake: Path, job_id: UUID) -> None:
-    """Remove what create-job took for a job and did not remove when it was cut; harmless when there is nothing.
+def set_aside_taken_requests(intake: Path, job_id: UUID) -> None:
+    """Set aside what create-job took for a job and did not remove when it was cut; harmless when there is nothing.
 
     Before the job's rows go: they alone tell which files made it, and without them it would be made again.
     """
@@ -177,7 +181,13 @@ def remove_taken_requests(intake: Path, job_id: UUID) -> None:
         made_by = session.exec(select(JobEvent.id).where(col(JobEvent.job_id) == job_id)).all()
     for event_id in made_by:
         for file in (intake / _TAKEN).glob(f"{event_id}.*"):
-            _spend(intake, file)
+            _set_aside(intake, file)
+
+
+@act
+def remove_spent_requests(intake: Path) -> None:
+    """Remove request files that were set aside, these and what a run that was cut left of others."""
+    erase_spent(intake)
 
 
 @act
@@ -189,14 +199,21 @@ def remove_request_file(file: Path) -> None:
 
 def _spend(intake: Path, file: Path) -> None:
     """Remove a request file, first under a name by which nobody takes it for one."""
+    spent = _set_aside(intake, file)
+    if spent is not None:
+        erase(spent)
+
+
+def _set_aside(intake: Path, file: Path) -> Path | None:
+    """Give a request file a name by which nobody takes it for one; None if it is gone."""
     taken_as = file.name.partition(".")[0] if file.parent.name == _TAKEN else uuid4()
     spent = intake / _TAKEN / f"{taken_as}{_SPENT}"
     try:
         spent.parent.mkdir(exist_ok=True, mode=0o700)
         file.rename(spent)
     except FileNotFoundError:
-        return
-    erase(spent)
+        return None
+    return spent
 
 
 def erase_spent(intake: Path) -> None:

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 from models.dashboards import ShownJob, jobs_of_dashboard
 from models.database import database_time, reading, return_free_pages, writing
 from models.errors import ExportError
-from models.portal import PortalSettings, SettingsPart, SettingsRows, delete_settings, read_settings
+from models.portal import PortalSettings, SettingsPart, SettingsRows, delete_settings
 from models.portal_documents import Imported, PortalSettingsDocument, export_settings, import_settings
 from models.receipts import Reason
 from models.requests import UUID_PATTERN, parse
@@ -79,17 +79,6 @@ def take_in_settings(file: Path) -> Imported:
 
 
 @act
-def settings_id_of(user_id: UUID) -> UUID:
-    """Find the opaque id of a user's settings.
-
-    Raises:
-        PortalSettingsNotFoundError: there are none.
-    """
-    with reading() as session:
-        return read_settings(session, user_id).id
-
-
-@act
 def remove_exports(folder: Path, settings_id: UUID) -> None:
     """Remove every exported file of these settings, whole or half written; harmless when there is none."""
     for file in folder.glob(f"portal-settings-{settings_id}-*"):
@@ -125,10 +114,13 @@ def remove_old_exports(folder: Path, older_than_seconds: float, files_max: int) 
     if not exports:
         return 0
     with reading() as session:
-        old = database_time(session) - timedelta(seconds=older_than_seconds)
+        now = database_time(session)
+        old = now - timedelta(seconds=older_than_seconds)
         named = {settings_id for _, settings_id, _ in exports}
         living = set(session.exec(select(PortalSettings.id).where(col(PortalSettings.id).in_(named))).all())
-    due = [file for at, settings_id, file in exports if at <= old or settings_id not in living][:files_max]
+    due = [file for at, settings_id, file in exports if not old < at <= now or settings_id not in living][
+        :files_max
+    ]
     for file in due:
         erase(file)
     return len(due)

@@ -14,12 +14,13 @@ def close_finished_receipts(batch_rows: int, rows_max: int) -> int:
     Returns:
         How many were closed, 0 to `rows_max`.
     """
+    with reading() as session:
+        finished = finished_receipts(session, rows_max)
+    if not finished or not return_free_pages():
+        return 0
     closed = 0
-    while closed < rows_max:
-        with reading() as session:
-            finished = finished_receipts(session, min(batch_rows, rows_max - closed))
-        if not finished or not return_free_pages():
-            break
+    for start in range(0, len(finished), batch_rows):
         with writing() as session:
-            closed += close_receipts(session, finished, at=database_time(session))
+            batch = finished[start : start + batch_rows]
+            closed += close_receipts(session, batch, at=database_time(session))
     return closed

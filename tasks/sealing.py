@@ -24,7 +24,7 @@ def turn_to_new_key() -> Turned:
     Raises:
         SealingKeyError: the key file cannot be read or written.
     """
-    with writing() as session:
+    with writing(alone=True) as session:
         return turn_key(session, database_time(session))
 
 

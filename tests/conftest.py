@@ -72,15 +72,16 @@ def migrated_file() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def migrated_name(postgresql_server: str, migrated_file: Path) -> str:
-    """Make a PostgreSQL database with all tables, under the same keys; tests take copies of it."""
+def migrated_name(postgresql_server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Make a PostgreSQL database with all tables; gives its name and its keys; tests take copies of both."""
+    folder = tmp_path_factory.mktemp("postgresql")
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
         connection.execute("CREATE DATABASE migrated")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DRIVEPOST_DATA_DIRECTORY", str(migrated_file.parent))
+        patch.setenv("DRIVEPOST_DATA_DIRECTORY", str(folder))
         database.upgrade(_named(postgresql_server, "migrated"))
         use_ring(None)
-    return "migrated"
+    return "migrated", folder / "keys"
 
 
 def _named(server: str, name: str) -> str:
@@ -90,8 +91,8 @@ def _named(server: str, name: str) -> str:
     )
 
 
-def _opened(migrated_file: Path) -> Iterator[str]:
-    shutil.copytree(migrated_file.parent / "keys", Settings().key_file.parent, dirs_exist_ok=True)
+def _opened(keys: Path) -> Iterator[str]:
+    shutil.copytree(keys, Settings().key_file.parent, dirs_exist_ok=True)
     database.engine.cache_clear()
     use_ring(None)
     yield Settings().database
@@ -104,23 +105,23 @@ def _opened(migrated_file: Path) -> Iterator[str]:
 def sqlite(data_directory: Path, migrated_file: Path) -> Iterator[str]:
     """Give a test an embedded database of its own."""
     shutil.copy(migrated_file, data_directory / "drivepost.db")
-    yield from _opened(migrated_file)
+    yield from _opened(migrated_file.parent / "keys")
 
 
 @pytest.fixture
 def postgresql(
     data_directory: Path,
     postgresql_server: str,
-    migrated_name: str,
-    migrated_file: Path,
+    migrated_name: tuple[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
     """Give a test a PostgreSQL database of its own."""
     name = f"test_{uuid4().hex}"
+    template, keys = migrated_name
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE {migrated_name}')
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE {template}')
     monkeypatch.setenv("DRIVEPOST_DATABASE_URL", _named(postgresql_server, name))
-    yield from _opened(migrated_file)
+    yield from _opened(keys)
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 

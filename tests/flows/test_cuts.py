@@ -183,7 +183,7 @@ class World:
         """Take down what is exported, without ids and times: an export done again makes one more of the same."""
         files = list((self.folder / "exports").glob("*"))
         assert all(path.suffix == ".json" for path in files)
-        return {re.sub(r'"(id|\w+Id|\w+At)": "[^"]*"', "", path.read_text("utf-8")) for path in files}
+        return {re.sub(r'"(id|settingsId|\w+At)": "[^"]*"', "", path.read_text("utf-8")) for path in files}
 
 
 def _normal(name: str, value: Any) -> Any:

@@ -50,6 +50,8 @@ def empty_database(any_database: str) -> str:
     with engine().begin() as connection:
         connection.execute(text("DROP TABLE alembic_version"))
         SQLModel.metadata.drop_all(connection)
+    # Its keys are gone with it.
+    Settings().key_file.unlink()
     return any_database
 
 
@@ -142,6 +144,7 @@ def test_tables_go_and_come_back_the_same(any_database: str) -> None:
     assert picture(engine()) == {}
     with pytest.raises(DatabaseError, match="run 'drivepost database upgrade'"):
         require_current_tables()
+    Settings().key_file.unlink()
     upgrade(any_database)
     assert picture(engine()) == before
 
@@ -411,6 +414,7 @@ def test_a_database_of_before_is_written_anew(sqlite: str) -> None:
         ]
     command.downgrade(database._alembic(sqlite), "0001")
     engine().dispose()
+    Settings().key_file.unlink()
     with closing(sqlite3.connect(sqlite.removeprefix("sqlite:///"), isolation_level=None)) as before:
         for statement in (
             "secure_delete = OFF",

@@ -10,10 +10,9 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import col, select
 
-from models import deletion
 from models.database import engine, reading, writing
 from models.deletion import count_expired_jobs, count_rows, delete_expired_jobs, delete_job
-from models.errors import ActorNotAllowedError, JobChangedError, JobNotFoundError, JobStateConflictError
+from models.errors import ActorNotAllowedError, JobNotFoundError, JobStateConflictError
 from models.jobs import read_job
 from models.lifecycle import Actor, JobState
 from models.receipts import OpenReceipt, Reason, ReceiptEntry, verify_receipts
@@ -42,6 +41,11 @@ def rows(job_id: UUID) -> dict[str, int]:
         return rows_of(session, job_id)
 
 
+def going(job_id: UUID) -> dict[str, int]:
+    """Count the rows that go with a job: of every table but that of its runs, which Prefect has to forget first."""
+    return {table: count for table, count in rows(job_id).items() if table != "job_run"}
+
+
 def delete(job_id: UUID, at: datetime = LATER, by: Actor = Actor.OPERATOR) -> None:
     """Delete a job by hand in a transaction of its own."""
     with writing() as session:
@@ -68,8 +72,8 @@ def test_a_deletion_by_hand_leaves_a_receipt_of_every_row(any_database: str, sta
     drives = [{**DRIVE, "driveId": f"SERIAL{number}"} for number in range(3)]
     job_id = new_job(state, driveList=drives, cancelled=cancelled)
     other = new_job(state, "job2")
-    before, others = rows(job_id), rows(other)
-    assert all(before.values())
+    before, others = going(job_id), rows(other)
+    assert all(rows(job_id).values())
     assert before["drive"] == 3
     delete(job_id, by=Actor.CUSTOMER)
     (entry,) = entries()
@@ -84,6 +88,7 @@ def test_a_table_without_a_row_is_not_counted(any_database: str) -> None:
     with writing() as session:
         job_id = job_in(session, JobState.CREATING, returnAddress=None, returnShipping=None, deliveryPackage=None)
         before = {table: count for table, count in rows_of(session, job_id).items() if count}
+        record_run(session, job_id, uuid4())
         assert count_rows(session, [job_id]) == {job_id: before}
     delete(job_id)
     assert entries()[0].counts == before == {"job": 1, "drive": 1, "job_event": 1}
@@ -97,7 +102,7 @@ def test_a_deletion_by_the_service_says_since_when_it_was_due(
     """Its 14 or 90 days, however late the sweep; its counts are the rows there were."""
     reason, days = SERVICE_DELETES[state]
     job_id, other = new_job(state), new_job("Shipping", "job2")
-    before, others = rows(job_id), rows(other)
+    before, others = going(job_id), rows(other)
     due = NOON + timedelta(days=days)
     with writing() as session:
         assert len(delete_expired_jobs(session, due + late, 10)) == 1
@@ -123,14 +128,11 @@ def test_a_sweep_leaves_a_receipt_for_each_job_with_its_own_counts(any_database:
     """The longest overdue first; no more than were deleted."""
     made = []
     for place, (state, days) in enumerate((("Closed", 9), ("Creating", 1), ("Completed", 3), ("Creating", 5))):
-        job_id = new_job(state, f"job{place}", at=NOON - timedelta(days=100 + days))
-        with writing() as session:
-            for _ in range(place):
-                record_run(session, job_id, uuid4())
-        made.append(job_id)
+        drives = [{**DRIVE, "driveId": f"SERIAL{number}"} for number in range(place + 1)]
+        made.append(new_job(state, f"job{place}", at=NOON - timedelta(days=100 + days), driveList=drives))
     kept = new_job("Creating", "kept")
-    before = {job_id: rows(job_id) for job_id in made}
-    assert len({told["job_run"] for told in before.values()}) == 4
+    before = {job_id: going(job_id) for job_id in made}
+    assert len({told["drive"] for told in before.values()}) == 4
     with reading() as session:
         assert count_expired_jobs(session, NOON) == 4
     with writing() as session:
@@ -268,17 +270,6 @@ def test_a_sweep_leaves_no_receipt_of_a_job_that_somebody_holds(postgresql: str)
     with writing() as session:
         delete_expired_jobs(session, due, 10)
     assert [entry.opaque_id for entry in entries()] == [free, held]
-
-
-def test_a_row_that_is_gone_undoes_the_whole_sweep(any_database: str) -> None:
-    """It cannot be, as they are locked; if it is, no receipt tells of a deletion that was none."""
-    job_id = new_job("Creating")
-    before = rows(job_id)
-    doomed = dict.fromkeys((job_id, uuid4()), (Reason.EXPIRY, NOON))
-    with pytest.raises(JobChangedError), writing() as session:
-        deletion._delete(session, doomed, NOON)
-    assert entries() == []
-    assert rows(job_id) == before
 
 
 def test_an_end_of_its_own_making_is_not_swept(any_database: str) -> None:

@@ -638,7 +638,8 @@ def test_an_erased_job_is_deleted_after_its_90_days(any_database: str, state: st
         assert [expired.job_id for expired in delete_expired_jobs(session, ninety, 10)] == [job_id]
     erased, deleted = receipts_of(job_id)
     assert (erased.subject, deleted.subject) == ("personal data of a job", "job")
-    assert deleted.counts == {table: len(rows) for table, rows in before.items() if rows}
+    gone = {table: len(rows) for table, rows in before.items() if rows and table != "job_run"}
+    assert deleted.counts == gone
     with reading() as session:
         left = rows_of(session, job_id)
     assert left.pop("job_run") == 1

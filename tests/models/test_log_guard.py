@@ -29,6 +29,8 @@ def factory() -> Iterator[None]:
     """Give the factory of log records back as it was, and what was sealed and opened."""
     before, told = logging.getLogRecordFactory(), recent.copy()
     recent.clear()
+    # Whatever was imported before may have guarded this process.
+    logging.setLogRecordFactory(logging.LogRecord)
     yield
     logging.setLogRecordFactory(before)
     recent.clear()

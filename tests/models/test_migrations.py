@@ -386,10 +386,12 @@ def test_a_first_version_comes_back(old_database: str) -> None:
     assert revision() == "0001"
     with pytest.raises(DatabaseError, match="run 'drivepost database upgrade'"):
         require_current_tables()
-    keys = read_keys(Settings())
+    # The database of the first version does not know that the keys were its own.
+    with pytest.raises(SealingKeyError, match="belongs to another database"):
+        upgrade(old_database)
+    Settings().key_file.unlink()
     upgrade(old_database)
     assert texts_by_models() == texts_written()
-    assert read_keys(Settings()) == keys
 
 
 def test_a_way_down_with_a_wrong_key_is_refused_and_leaves_all_as_it_was(upgraded: str) -> None:

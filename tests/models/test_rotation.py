@@ -517,6 +517,8 @@ def test_no_key_turns_where_the_file_has_other_keys_than_this_process(any_databa
     """It may have been moved or changed since they were read: a new key beside the wrong ones would hide that."""
     fill("job1")
     rotate()
+    # From here on this process reads the file no more by itself.
+    fill("job2")
     path, good = Settings().key_file, Settings().key_file.read_text()
     for spoilt in (f"2:{'ee' * KEY_BYTES}\n", f"1:{'ee' * KEY_BYTES}\n"):
         path.write_text(spoilt)

@@ -21,7 +21,7 @@ from models.columns import Sealed
 from models.database import engine, reading, require_current_tables, upgrade, writing
 from models.drives import Drive, ExtraDrive
 from models.errors import DrivepostError, SealedValueError, SealingKeyError
-from models.key_files import add_key, read_keys, ring, use_ring
+from models.key_files import add_key, destroy_keys, read_keys, ring, use_ring
 from models.lifecycle import JobState
 from models.portal import PortalSettings, SavedAddress
 from models.rotation import sealed_tables, turn_key
@@ -32,12 +32,11 @@ from models.sealing_keys import (
     follow,
     known_keys,
     make_keys,
-    make_known,
     require_keys,
 )
 from models.settings import Settings
 from models.shipping import Package
-from tests.builders import ADDRESS, NOON, at_once, drive_of, job_in, with_every_row
+from tests.builders import ADDRESS, NOON, drive_of, job_in, with_every_row
 
 WRONG: Final = "ee" * KEY_BYTES
 BITLOCKER: Final = "238810-662376-238810"
@@ -184,7 +183,7 @@ def test_every_key_that_is_known_must_be_there(any_database: str, job_id: UUID, 
     """Not the newest alone, nor the oldest alone, while a rotation is under way; one more does no harm."""
     with writing() as session:
         turn_key(session, NOON)
-    lines = Settings().key_file.read_text().splitlines()
+    lines = [line for line in Settings().key_file.read_text().splitlines() if not line.startswith("database:")]
     for left, lost in ((lines[:2], 2), ([lines[0], lines[2]], 1)):
         Settings().key_file.write_text("\n".join(left))
         before = everything_there(data_directory)
@@ -224,6 +223,11 @@ def test_keys_by_a_setting_are_checked_too(
         act()
     assert drive_of(job_id).bit_locker_key == BITLOCKER
     assert not (data_directory / "keys").exists()
+
+
+def read_given(given: str) -> dict[int, bytes]:
+    """Read keys as a setting gives them."""
+    return {int(number): bytes.fromhex(key) for number, key in (each.split(":") for each in given.split(","))}
 
 
 @pytest.fixture
@@ -270,13 +274,15 @@ def test_a_new_database_takes_the_keys_that_are_there(
     upgrade(empty_database)
     with engine().connect() as connection:
         assert list(known_keys(connection)) == [8]
+        owner = UUID(str(connection.scalar(text("SELECT database_id FROM sealing_key"))))
     with writing() as session:
         job_in(session, JobState.CREATING)
     assert numbers_of(SQLModel.metadata.tables["drive"].columns["drive_id"]) == {8}
     if is_setting:
         assert not Settings().key_file.parent.exists()
     else:
-        assert Settings().key_file.read_text() == given.replace(",", "\n")
+        assert read_keys(Settings()) == read_given(given)
+        assert f"database:{owner}" in Settings().key_file.read_text()
 
 
 def test_a_first_start_with_unusable_keys_is_refused(empty_database: str) -> None:
@@ -315,18 +321,44 @@ def test_nobody_writes_before_the_database_knows_a_key(any_database: str) -> Non
         pass
 
 
-def test_several_make_one_key_known_at_once(any_database: str) -> None:
-    """Whoever is first; the others find it."""
+def test_a_key_file_is_one_databases_own(
+    any_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second database on it is refused at its first start: each rotation would destroy the other's keys."""
+    upgrade(any_database)
+    before = Settings().key_file.read_bytes()
+    assert b"database:" in before
+    second = f"sqlite:///{tmp_path}/second.db"
+    for _ in range(2):
+        with pytest.raises(SealingKeyError, match=r"belongs to another database.*DRIVEPOST_SEALING_KEY_FILE"):
+            upgrade(second)
+        assert Settings().key_file.read_bytes() == before
+    monkeypatch.setenv("DRIVEPOST_SEALING_KEY_FILE", str(tmp_path / "second.keys"))
+    upgrade(second)
+    with engine().connect() as connection, pytest.raises(SealingKeyError, match="belongs to another database"):
+        require_keys(connection)
+
+
+def test_a_key_file_stays_its_databases_own_through_rotations(any_database: str) -> None:
+    """Whatever is written to it."""
+    upgrade(any_database)
+    (owner,) = [line for line in Settings().key_file.read_text().splitlines() if line.startswith("database:")]
+    add_key(Settings(), 2)
+    destroy_keys(Settings(), below=2)
+    lines = Settings().key_file.read_text().splitlines()
+    assert owner in lines
+    assert list(read_keys(Settings()) or {}) == [2]
+
+
+def test_a_key_that_was_exchanged_under_a_running_process_is_found_out(any_database: str) -> None:
+    """By the database's proof, and not by its number alone."""
+    with writing():
+        pass
     with engine().begin() as connection:
-        connection.execute(text("DELETE FROM sealing_key"))
-
-    def make() -> None:
-        with Session(engine().execution_options(writes=True)) as session, session.begin():
-            make_known(session, NOON)
-
-    assert at_once(*[make] * 4) == [None] * 4
-    with reading() as session:
-        assert session.exec(select(SealingKey.number)).all() == [1]
+        proof = KeyRing({1: bytes(32)}).prove()
+        connection.execute(text("UPDATE sealing_key SET proof = :proof"), {"proof": proof})
+    with pytest.raises(SealingKeyError, match="key 1 is not the one"), writing():
+        pass
 
 
 def test_a_key_that_is_known_stays_known(any_database: str) -> None:
@@ -527,7 +559,7 @@ def test_keys_are_asked_for_once_as_long_as_nothing_turns(
         with writing():
             pass
     assert ring() is held
-    assert held.proven == {1}
+    assert list(held.proven) == [1]
 
 
 def test_follow_comes_first_in_every_transaction_that_writes(

@@ -490,11 +490,30 @@ class WholeLives(RuleBasedStateMachine):
     @rule(name=NAMES, state=st.sampled_from(["Received", "Transferring", "Transferring", "Packaging"]))
     def come_to(self, name: str, state: str) -> None:
         """As many ordinary steps as lead there, if any do."""
-        for _ in range(5):
+        beyond = ENDS if state in ENDS else ENDS | {"Packaging"}
+        for _ in range(6):
             life = self.lives.get(name)
-            if life is not None and (life.state == state or life.cancelled or life.state not in BEFORE_PACKAGING):
+            if life is not None and (life.state == state or life.cancelled or life.state in beyond):
                 return
             self.go_on(name, errors=False)
+
+    @rule(name=NAMES, state=st.sampled_from(["Shipping", "Transferring", "Packaging", "Completed"]))
+    def wish_and_come_to_the_end(self, name: str, state: str) -> None:
+        """A wish from somewhere on the way, or from the end itself, and who has not heard of it."""
+        self.come_to(name, state)
+        self.wish_erasure(name, at_once=False)
+        self.come_to(name, "Completed")
+        self.check_in(name, found=(0,))
+
+    @rule(name=NAMES, before=st.sampled_from([timedelta(0), MICROSECOND, 2 * MICROSECOND]))
+    def wish_and_cancel_before_the_package_came(self, name: str, before: timedelta) -> None:
+        """The 14 days in which it may still come, and their end."""
+        self.come_to(name, "Shipping")
+        self.wish_erasure(name, at_once=False)
+        self.cancel(name)
+        self.finish_cancel(name)
+        self.let_time_pass_to_the_brink(name, before=before, first=True)
+        self.carry_out_wishes()
 
     @rule(name=NAMES)
     def cancel_and_go_on(self, name: str) -> None:

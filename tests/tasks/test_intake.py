@@ -13,7 +13,14 @@ from models.database import reading
 from models.jobs import Job
 from models.key_files import erase_file
 from tasks import intake
-from tasks.intake import create_jobs, erase, finish_taken_requests, remove_request_file, remove_taken_requests
+from tasks.intake import (
+    create_jobs,
+    erase,
+    finish_taken_requests,
+    remove_request_file,
+    remove_spent_requests,
+    set_aside_taken_requests,
+)
 from tests.builders import job_request
 
 pytestmark = pytest.mark.usefixtures("sqlite")
@@ -114,12 +121,14 @@ def test_a_file_of_a_job_that_is_deleted_goes_wherever_its_removal_was_cut(
             if again:
                 cut_at(patch, again)
             try:
-                remove_taken_requests.fn(folder, job_id)
+                set_aside_taken_requests.fn(folder, job_id)
+                remove_spent_requests.fn(folder)
             except Cut:
                 assert len(left(folder)) == 2
                 continue
     assert list(left(folder)) == [f".taken/{other.name}"]
-    remove_taken_requests.fn(folder, job_id)
+    set_aside_taken_requests.fn(folder, job_id)
+    remove_spent_requests.fn(folder)
     assert other.exists()
 
 

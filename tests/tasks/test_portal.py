@@ -16,7 +16,7 @@ from sqlmodel import col, select
 from models.database import database_time, open_engine, reading, writing
 from models.errors import ExportError, PortalSettingsNotFoundError
 from models.lifecycle import JobState
-from models.portal import EXPORT_KEPT, Dashboard, SettingsPart, save_address
+from models.portal import EXPORT_KEPT, Dashboard, SettingsPart, read_settings, save_address
 from models.receipts import Reason
 from models.requests import ReturnAddressShape, ReturnShippingShape
 from models.runs import JobRun
@@ -27,7 +27,6 @@ from tasks.portal import (
     list_jobs_of_dashboard,
     remove_exports,
     remove_old_exports,
-    settings_id_of,
     write_export,
 )
 from tests.builders import ADDRESS, NOON, RETURN_SHIPPING, job_in
@@ -36,6 +35,12 @@ ADA: Final = UUID("00000000-0000-4000-8000-0000000000ad")
 BOB: Final = UUID("00000000-0000-4000-8000-0000000000b0")
 DAY: Final = EXPORT_KEPT.total_seconds()
 SECOND: Final = timedelta(seconds=1)
+
+
+def settings_id_of(user: UUID) -> UUID:
+    """Read the opaque id of a user's settings."""
+    with reading() as session:
+        return read_settings(session, user).id
 
 
 @pytest.fixture
@@ -92,7 +97,7 @@ def test_an_export_is_for_its_owners_eyes_alone(exports: Path, umask: int) -> No
 def test_an_export_is_named_by_the_opaque_id_and_the_moment(exports: Path) -> None:
     """By no user, and no name of one."""
     name = write_export.fn(ADA, exports)
-    settings_id = settings_id_of.fn(ADA)
+    settings_id = settings_id_of(ADA)
     assert re.fullmatch(rf"portal-settings-{settings_id}-\d{{8}}T\d{{6}}Z\.json", name)
     at = datetime.fromisoformat(json.loads((exports / name).read_text("utf-8"))["exportedAt"])
     assert name.endswith(f"-{at:%Y%m%dT%H%M%SZ}.json")
@@ -136,7 +141,7 @@ def test_deletes_every_export_of_the_settings(exports: Path) -> None:
     """Whole or half written; somebody else's stay, and so does what is no export; twice."""
     write_export.fn(ADA, exports)
     kept = write_export.fn(BOB, exports)
-    settings_id = settings_id_of.fn(ADA)
+    settings_id = settings_id_of(ADA)
     (exports / f"portal-settings-{settings_id}-20200101T000000Z.json.new").write_text("half")
     (exports / "notes.txt").write_text("an operator's own")
     for _ in range(2):
@@ -158,7 +163,7 @@ def test_deletes_exports_of_a_day_ago_and_keeps_younger_ones(exports: Path, now:
     """At exactly a day, and not a second before; whoever's; twice."""
     ages = {"old": EXPORT_KEPT + SECOND, "just": EXPORT_KEPT, "young": EXPORT_KEPT - SECOND, "new": SECOND}
     made = {
-        name: make_export(exports, settings_id_of.fn(user), now - age, end)
+        name: make_export(exports, settings_id_of(user), now - age, end)
         for name, age in ages.items()
         for user in [BOB if name == "just" else ADA]
     }
@@ -170,7 +175,7 @@ def test_deletes_exports_of_a_day_ago_and_keeps_younger_ones(exports: Path, now:
 
 def test_deletes_exports_whose_settings_are_gone_and_keeps_the_others(exports: Path, now: datetime) -> None:
     """However young; one that was written while its settings were deleted is not left lying."""
-    gone, kept = (make_export(exports, settings_id_of.fn(user), now) for user in (ADA, BOB))
+    gone, kept = (make_export(exports, settings_id_of(user), now) for user in (ADA, BOB))
     assert remove_old_exports.fn(exports, DAY, 100) == 0
     delete_rows_of_settings.fn(ADA, SettingsPart.SAVED_ADDRESS, Reason.BY_HAND)
     assert remove_old_exports.fn(exports, DAY, 100) == 0
@@ -183,7 +188,7 @@ def test_deletes_exports_whose_settings_are_gone_and_keeps_the_others(exports: P
 def test_keeps_what_is_no_export_and_removes_the_oldest_first(exports: Path, now: datetime) -> None:
     """At most as many as are allowed; without a folder there is nothing to do."""
     assert remove_old_exports.fn(exports, DAY, 100) == 0
-    settings_id = settings_id_of.fn(ADA)
+    settings_id = settings_id_of(ADA)
     made = [make_export(exports, settings_id, now - timedelta(days=days)) for days in (3, 2, 4)]
     others = [
         make_export(exports, settings_id, now - timedelta(days=9), ".json.bak"),
@@ -203,7 +208,7 @@ def test_keeps_what_is_no_export_and_removes_the_oldest_first(exports: Path, now
 
 def test_a_file_that_is_removed_is_overwritten_first(exports: Path, now: datetime) -> None:
     """Whoever still has it open reads zeros."""
-    settings_id = settings_id_of.fn(ADA)
+    settings_id = settings_id_of(ADA)
     files = [exports / write_export.fn(ADA, exports), exports / make_export(exports, settings_id, NOON)]
     opened = [file.open("rb") for file in files]
     sizes = [file.stat().st_size for file in files]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 import tasks.receipts
-from models.database import database_time, reading, return_free_pages, writing
+from models.database import database_time, reading, writing
 from models.deletion import delete_job
 from models.erasure import wish_erasure
 from models.lifecycle import Actor, JobState, Outcome
@@ -111,7 +111,7 @@ def test_receipts_that_wait_do_not_stand_in_the_way_of_others(any_database: str)
 def test_closes_in_batches_and_no_more_than_asked(
     any_database: str, batch_rows: int, rows_max: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest first; a batch is one transaction, and pages are given back before each."""
+    """The oldest first; a batch is one transaction, and pages are given back before the first."""
     made = delete_jobs(5)
     acts: list[str] = []
 
@@ -129,7 +129,7 @@ def test_closes_in_batches_and_no_more_than_asked(
     assert close(batch_rows, rows_max) == total
     assert closed() == made[:total]
     sizes = [min(batch_rows, total - done) for done in range(0, total, batch_rows)]
-    assert acts == [act for size in sizes for act in ("pages", f"close {size}")]
+    assert acts == ["pages", *(f"close {size}" for size in sizes)]
     while close(batch_rows, rows_max):
         pass
     assert closed() == made
@@ -225,14 +225,14 @@ def test_cut_between_batches_the_rest_is_done_by_the_next(
     made = delete_jobs(5)
     calls: list[int] = []
 
-    def give_back_twice() -> bool:
+    def close_twice(*args: Any, **told: Any) -> int:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return return_free_pages()
+        return close_receipts(*args, **told)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.receipts, "return_free_pages", give_back_twice)
+        patch.setattr(tasks.receipts, "close_receipts", close_twice)
         with pytest.raises(KeyboardInterrupt):
             close(batch_rows=2)
     assert (closed(), unclosed()) == (made[:4], made[4:])

@@ -1,7 +1,9 @@
 """Personal data is sealed; keys, receipts and portal settings come."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import sqlalchemy as sa
 from alembic import context, op
@@ -96,6 +98,17 @@ def upgrade() -> None:
         sa.table("receipt_chain", sa.column("id"), sa.column("entries"), sa.column("hash")),
         [{"id": 1, "entries": 0, "hash": "0" * 64}],
     )
+    # Here, so that nothing is ever sealed with a key that the database does not know.
+    number, proof = context.config.attributes["first key"]()
+    key = sa.table(
+        "sealing_key",
+        sa.column("number"),
+        sa.column("proof", sa.LargeBinary()),
+        sa.column("database_id", sa.Uuid()),
+        sa.column("in_use_since", sa.DateTime(timezone=True)),
+    )
+    now = datetime.now(UTC).replace(tzinfo=None if op.get_bind().dialect.name == "sqlite" else UTC)
+    op.bulk_insert(key, [{"number": number, "proof": proof, "database_id": uuid4(), "in_use_since": now}])
     with op.batch_alter_table("job", schema=None) as batch_op:
         batch_op.add_column(sa.Column("user_id", sa.Uuid(), nullable=True))
         batch_op.add_column(sa.Column("erasure_wished_at", sa.DateTime(timezone=True), nullable=True))
@@ -200,6 +213,7 @@ def _create_tables() -> None:
         "sealing_key",
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("proof", sa.LargeBinary(), nullable=False),
+        sa.Column("database_id", sa.Uuid(), nullable=False),
         sa.Column("in_use_since", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("number"),
     )
@@ -273,8 +287,13 @@ def _set_kinds(*kinds: str) -> None:
 
 def downgrade() -> None:
     for table in _SEALED:
-        _alter(table, sa.LargeBinary(), sa.String(), "encode({0}, 'hex')")
-        _convert(table, context.config.attributes["open"], stores_bytes=False)
+        # SQLite takes text into any column, and would take sealed bytes for text that is damaged.
+        if op.get_bind().dialect.name == "sqlite":
+            _convert(table, context.config.attributes["open"], stores_bytes=False)
+            _alter(table, sa.LargeBinary(), sa.String(), "")
+        else:
+            _alter(table, sa.LargeBinary(), sa.String(), "encode({0}, 'hex')")
+            _convert(table, context.config.attributes["open"], stores_bytes=False)
     op.execute(sa.text("DELETE FROM job_event WHERE kind IN ('erasure wished', 'erased')"))
     _set_kinds(*_KINDS)
     with op.batch_alter_table("job", schema=None) as batch_op:
