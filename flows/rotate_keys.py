@@ -1,5 +1,6 @@
 """rotate-keys: what was deleted can be read by nobody any more, in no backup."""
 
+from time import sleep
 from typing import Final
 
 from flows.promises import Ended, done, failed, promise
@@ -16,6 +17,7 @@ from tasks.sealing import (
 _ROWS_PER_TASK: Final = 20_000
 _TASKS_MAX: Final = 10_000
 _PASSES_MAX: Final = 10
+_PAUSE_SECONDS: Final = 1.0
 
 
 @promise(
@@ -43,7 +45,9 @@ def finish_rotation(turned: Turned, batch_rows: int) -> Ended:
         batch_rows: rows sealed anew in one transaction.
     """
     rows = 0
-    for _ in range(_PASSES_MAX):
+    for number in range(_PASSES_MAX):
+        # Who holds rows, or reads a state of before, is mostly done soon.
+        sleep(_PAUSE_SECONDS if number else 0)
         rows += sum(_reseal_table(table, batch_rows) for table in tables_to_reseal())
         if retire_older_keys():
             break

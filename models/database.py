@@ -206,7 +206,7 @@ def _leave_nothing_behind(opened: Engine) -> None:
 
 
 def _outside_of_transactions(opened: Engine, *statements: str) -> int:
-    """Say to SQLite what it does not take within a transaction; gives the number that the last statement answers."""
+    """Say to SQLite what it takes outside of transactions alone; gives the number that the last one answers."""
     connection = opened.raw_connection()
     cursor = connection.cursor()
     try:

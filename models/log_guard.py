@@ -39,7 +39,7 @@ def _clean(record: logging.LogRecord, told: Collection[str]) -> None:
     cleaned = _without(message, told)
     if cleaned != message:
         record.msg, record.args = cleaned, ()
-    if record.exc_info and record.exc_info[0] is not None:
+    if record.exc_info:
         trace = "".join(traceback.format_exception(*record.exc_info))
         if _without(trace, told) != trace:
             record.exc_info = None

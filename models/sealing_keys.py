@@ -46,7 +46,7 @@ def require_keys(connection: Connection) -> None:
     keys = read_keys(settings)
     if owner is not None and owner != (_database_id(connection) if known else None):
         raise SealingKeyError(
-            f"the key file {settings.key_file} belongs to another database, and a rotation would destroy its keys; "
+            f"the key file {settings.key_file} belongs to another database, whose keys a rotation would destroy; "
             "name another file in DRIVEPOST_SEALING_KEY_FILE, or remove this one if that database is gone for good"
         )
     if not known:

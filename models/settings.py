@@ -42,13 +42,13 @@ class _Fields(BaseSettings):
     )
     sealing_key_file: Path | None = Field(
         default=None,
-        description="The file with the keys that personal data is sealed with, made at the first start; default: "
-        "keys/sealing.keys in the data directory. Back it up apart from the database.",
+        description="The file with the sealing keys, made at the first start; default: keys/sealing.keys in the "
+        "data directory.",
     )
     sealing_keys: SecretStr = Field(
         default=SecretStr(""),
-        description="The keys themselves, for many machines, in place of the file: number:64 hexadecimal digits, "
-        "several with commas between; the highest number seals.",
+        description="The keys themselves, for many machines: number:64 hexadecimal digits, with commas between; "
+        "the highest seals.",
     )
     bay_directory: Path | None = Field(
         default=None,

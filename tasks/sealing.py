@@ -70,7 +70,7 @@ def retire_older_keys() -> bool:
     """
     if not return_free_pages():
         return False
-    with writing() as session:
+    with writing(alone=True) as session:
         return forget_older_keys(session)
 
 

@@ -42,7 +42,7 @@ def rows(job_id: UUID) -> dict[str, int]:
 
 
 def going(job_id: UUID) -> dict[str, int]:
-    """Count the rows that go with a job: of every table but that of its runs, which Prefect has to forget first."""
+    """Count the rows that go with a job: of every table but that of its runs, which Prefect forgets first."""
     return {table: count for table, count in rows(job_id).items() if table != "job_run"}
 
 

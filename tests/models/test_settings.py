@@ -12,6 +12,13 @@ from tests.builders import ACCOUNT
 
 SECRET: Final = "hunter2secret"  # noqa: S105  made up
 
+CRON: Final = (
+    [
+        *("", "daily", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 24 * * *", "0 3 0 * *", "0 3 * 13 *"),
+        *("0 3 * * 8", "*/0 3 * * *", "5-1 3 * * *", "a b c d e", "0 3 * * *;"),
+    ],
+    ["0 3 * * *", "*/15 0-6,22 1,15 1-12/2 0-7"],
+)
 # Every bound, copied by hand from what each promises: variable -> refused, allowed.
 BOUNDS: Final = {
     "DATABASE_WAIT_SECONDS_MAX": (["0", "-1", "600.1", "nan", "inf", "x", ""], ["0.1", "600"]),
@@ -25,13 +32,10 @@ BOUNDS: Final = {
     "ADVANCE_ROWS": (["0", "10001"], ["1", "10000"]),
     "HISTORY_RUNS_MAX": (["0", "100001"], ["1", "100000"]),
     "PREFECT_PORT": (["-1", "65536", "http"], ["0", "65535"]),
-    "RETENTION_CRON": (
-        [
-            *("", "daily", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 24 * * *", "0 3 0 * *", "0 3 * 13 *"),
-            *("0 3 * * 8", "*/0 3 * * *", "5-1 3 * * *", "a b c d e", "0 3 * * *;"),
-        ],
-        ["0 3 * * *", "*/15 0-6,22 1,15 1-12/2 0-7"],
-    ),
+    "RETENTION_CRON": CRON,
+    "ROTATION_CRON": CRON,
+    "TRACES_CRON": CRON,
+    "RESEALING_BATCH_ROWS": (["0", "10001", "many"], ["1", "10000"]),
     "DATABASE_URL": (
         [
             *(f"mysql://u:{SECRET}@h/d", f"postgresql://u:{SECRET}@h:{SECRET}/d", SECRET),
