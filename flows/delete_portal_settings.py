@@ -37,7 +37,8 @@ def delete_settings_and_exports(user_id: UUID, what: SettingsPart, reason: Reaso
     Raises:
         PortalSettingsNotFoundError: there are none.
     """
+    exports = Settings().exports
     deleted = delete_rows_of_settings(user_id, what, reason)
     # Should this be cut, advance-jobs removes the files of settings that are gone.
-    remove_exports(Settings().exports, deleted.settings_id)
+    remove_exports(exports, deleted.settings_id)
     return deleted

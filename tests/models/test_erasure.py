@@ -232,15 +232,16 @@ def ask(session: Session, job_id: UUID, at: datetime) -> str:
 @pytest.mark.parametrize("state", [state.value for state in JobState])
 def test_it_is_done_at_once_where_nothing_goes_back_to_the_address(any_database: str, state: str) -> None:
     """All states of the job, those of its drives, an extra drive here, sent back or none, cancelled or not."""
-    moments, drive_states = [timedelta(0), FORTNIGHT - MICROSECOND, FORTNIGHT], [each.value for each in DriveState]
-    if state not in ENDS:
-        moments, drive_states = [timedelta(days=30)], ["Specified", "Received", "NeverReceived", "ShippedBack"]
+    on_the_way = product(["Specified", "Received", "NeverReceived", "ShippedBack"], (None, "here"), [FORTNIGHT])
+    at_its_end = product(DriveState, (None, "here", "sent back"), [timedelta(0), FORTNIGHT])
+    just_before = product(["Specified"], (None, "here", "sent back"), [FORTNIGHT - MICROSECOND])
+    combinations = [*at_its_end, *just_before] if state in ENDS else list(on_the_way)
     seen = set()
     for cancelled in (False, True)[: 1 + (state in CANCELLED_IN or state == "Creating")]:
         with writing() as session:
             job_id = job_in(session, JobState(state), f"job-{cancelled}", cancelled=cancelled)
             shipped = any(told.target == "Shipping" for told in events_of(session, job_id, EventKind.MOVED))
-            for drives, extra, ended in product(drive_states, (None, "here", "sent back"), moments):
+            for drives, extra, ended in combinations:
                 with session.begin_nested() as combination:
                     session.connection().execute(update(Drive).values(state=drives))
                     if extra:
