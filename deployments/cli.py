@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from models.errors import DrivepostError
+from models.errors import DrivepostError, SettingsError
 from models.log_guard import guard_logs
 
 app = App(
@@ -36,6 +36,26 @@ def up() -> None:
         run(_console)
     except KeyboardInterrupt:
         _console.print("ended; the next start goes on where this one was")
+
+
+@app.command
+def api() -> None:
+    """Serve the REST API alone, where the tables are; 'drivepost up' serves it beside all else. Ctrl-C ends it."""
+    from deployments.api.server import serve  # noqa: PLC0415  as above
+
+    serve()
+
+
+@app.command
+def token() -> None:
+    """Print the token that the REST API takes while no issuer is set; made where there is none."""
+    from deployments.api.tokens import read_local_token  # noqa: PLC0415  as above
+    from models.settings import Settings  # noqa: PLC0415  as above
+
+    settings = Settings()
+    if settings.api_issuer:
+        raise SettingsError("DRIVEPOST_API_ISSUER: is set, so that the API takes that issuer's tokens alone")
+    sys.stdout.write(f"{read_local_token(settings.token_file)}\n")
 
 
 @app.command

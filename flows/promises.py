@@ -17,16 +17,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.database import reading
 from models.errors import DrivepostError, JobNotFoundError, RequestError
+from models.faults import without_data
 from models.jobs import find_job
 from models.log_guard import guard_logs
+from models.request_faults import refusal
 from models.requests import (
     NAME_PATTERN,
     RESOURCE_GROUP_PATTERN,
     SUBSCRIPTION_PATTERN,
     UUID_PATTERN,
-    refusal,
 )
-from tasks.acts import without_data
 from tasks.intake import REQUEST_FILE_PATTERN
 from tasks.run_history import USER, hide_parameters
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Enum,
     Integer,
     LargeBinary,
+    String,
     Table,
     event,
 )
@@ -134,6 +135,11 @@ def words(of: type[StrEnum], name: str = "") -> Any:
 def growing() -> Any:
     """Make the type of a key that the database counts up by itself."""
     return BigInteger().with_variant(Integer(), "sqlite")
+
+
+def plain_order() -> Any:
+    """Make the type of a text that sorts by its characters' codes on every database, whatever its language."""
+    return String().with_variant(String(collation="C"), "postgresql")
 
 
 def of_job() -> UUID:

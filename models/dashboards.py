@@ -7,13 +7,13 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import Field, StrictBool, StringConstraints, model_validator
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, delete
 from sqlmodel import Session, col, func, select
 
-from models.errors import DashboardNotFoundError
+from models.errors import DashboardNotFoundError, RequestError
 from models.jobs import Job
 from models.lifecycle import JobState, JobType
-from models.portal import Dashboard
+from models.portal import Dashboard, settings_to_write
 from models.requests import OpaqueId, ResourceGroupName, Shape, SubscriptionId
 
 DASHBOARDS_MAX: Final = 100
@@ -88,7 +88,7 @@ def jobs_of_dashboard(
     dashboard = session.get(Dashboard, dashboard_id)
     if dashboard is None:
         raise DashboardNotFoundError
-    found = _finds(DashboardFilter.model_validate(dashboard.filter))
+    found = finds(DashboardFilter.model_validate(dashboard.filter))
     chosen = (
         select(Job.id, Job.job_type, Job.state, Job.state_since)
         .where(*found)
@@ -100,7 +100,7 @@ def jobs_of_dashboard(
     return count, [ShownJob(row[0], JobType(row[1]), JobState(row[2]), row[3]) for row in rows]
 
 
-def _finds(wanted: DashboardFilter) -> Sequence[ColumnElement[bool]]:
+def finds(wanted: DashboardFilter) -> Sequence[ColumnElement[bool]]:
     """Tell what a filter asks of a job; names compare without regard to case, locations also to spaces."""
     location = func.lower(func.replace(col(Job.location), " ", ""))
     columns: tuple[tuple[Any, Sequence[str] | None], ...] = (
@@ -115,3 +115,85 @@ def _finds(wanted: DashboardFilter) -> Sequence[ColumnElement[bool]]:
 
 def _lower(names: Sequence[str] | None) -> Sequence[str] | None:
     return names and [name.replace(" ", "").lower() for name in names]
+
+
+def shape_of(dashboard: Dashboard) -> DashboardShape:
+    """Tell a dashboard as documents and answers have it."""
+    return DashboardShape(
+        id=dashboard.id,
+        name=dashboard.name,
+        shared=dashboard.is_shared,
+        filter=DashboardFilter.model_validate(dashboard.filter),
+        created_at=dashboard.created_at,
+        updated_at=dashboard.updated_at,
+    )
+
+
+def columns_of(shape: DashboardShape) -> dict[str, Any]:
+    """Tell which columns a shape fills: column -> value."""
+    kept = shape.filter.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {"name": shape.name, "is_shared": shape.shared, "filter": kept}
+
+
+def dashboards_for(session: Session, user_id: UUID, rows_max: int) -> Sequence[Dashboard]:
+    """Find the dashboards that a user sees, their own and the shared ones, by name, at most `rows_max`."""
+    seen = (col(Dashboard.user_id) == user_id) | col(Dashboard.is_shared)
+    chosen = select(Dashboard).where(seen).order_by(col(Dashboard.name), col(Dashboard.id))
+    return session.exec(chosen.limit(rows_max)).all()
+
+
+def read_dashboard(session: Session, dashboard_id: UUID, user_id: UUID, *, own: bool = False) -> Dashboard:
+    """Read a dashboard that a user sees; with `own`, one of theirs.
+
+    Raises:
+        DashboardNotFoundError: there is none, or it is not for them.
+    """
+    dashboard = session.get(Dashboard, dashboard_id)
+    if dashboard is None or not (dashboard.user_id == user_id or (dashboard.is_shared and not own)):
+        raise DashboardNotFoundError
+    return dashboard
+
+
+def create_dashboard(session: Session, user_id: UUID, shape: DashboardShape, *, at: datetime) -> Dashboard:
+    """Create a dashboard of a user's.
+
+    Raises:
+        RequestError: the user has as many as one may have.
+    """
+    settings_to_write(session, user_id, at=at)
+    own = session.exec(select(func.count()).select_from(Dashboard).where(col(Dashboard.user_id) == user_id)).one()
+    if own >= DASHBOARDS_MAX:
+        raise RequestError([("", f"a user has at most {DASHBOARDS_MAX} dashboards; delete one first")])
+    dashboard = Dashboard(user_id=user_id, created_at=at, updated_at=at, **columns_of(shape))
+    session.add(dashboard)
+    session.flush()
+    return dashboard
+
+
+def update_dashboard(
+    session: Session, dashboard_id: UUID, user_id: UUID, shape: DashboardShape, *, at: datetime
+) -> Dashboard:
+    """Change a dashboard of a user's to what a shape says.
+
+    Raises:
+        DashboardNotFoundError: they have none of that id.
+    """
+    settings_to_write(session, user_id, at=at)
+    dashboard = read_dashboard(session, dashboard_id, user_id, own=True)
+    dashboard.sqlmodel_update({**columns_of(shape), "updated_at": at})
+    session.flush()
+    return dashboard
+
+
+def delete_dashboard(session: Session, dashboard_id: UUID, user_id: UUID | None) -> None:
+    """Delete a dashboard: a user's own, or for an operator (None) a shared one, whoever made it.
+
+    Raises:
+        DashboardNotFoundError: there is none of that id that they may delete.
+    """
+    whose = col(Dashboard.is_shared) if user_id is None else col(Dashboard.user_id) == user_id
+    deleted = session.connection().execute(
+        delete(Dashboard).where(col(Dashboard.id) == dashboard_id, whose).returning(col(Dashboard.id))
+    )
+    if deleted.one_or_none() is None:
+        raise DashboardNotFoundError

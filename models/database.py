@@ -91,12 +91,16 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def reading() -> Iterator[Session]:
+def reading(*, of_one_moment: bool = False) -> Iterator[Session]:
     """Open a session that reads and keeps no lock.
 
-    On SQLite all its reads see one state; on PostgreSQL each statement sees what was committed before it.
+    On SQLite all its reads see one state; on PostgreSQL each statement sees what was committed before it, unless
+    all are to be `of_one_moment`.
     """
-    with Session(engine()) as session:
+    opened = engine()
+    if of_one_moment and opened.dialect.name == "postgresql":
+        opened = opened.execution_options(isolation_level="REPEATABLE READ")
+    with Session(opened) as session:
         yield session
 
 

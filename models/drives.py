@@ -78,6 +78,16 @@ def drives_of(session: Session, job_id: UUID) -> Sequence[Drive]:
     return session.exec(select(Drive).where(col(Drive.job_id) == job_id).order_by(col(Drive.number))).all()
 
 
+def give_out_keys(session: Session, job_id: UUID, *, at: datetime, by: Actor) -> Sequence[Drive]:
+    """Read the drives of a job whose BitLocker keys are known, and write down that the keys were given out.
+
+    The one call that gives them out. Source: the specification, sections 6 and 8.
+    """
+    drives = [drive for drive in drives_of(session, job_id) if drive.bit_locker_key is not None]
+    session.add(JobEvent(job_id=job_id, at=at, kind=EventKind.KEYS_GIVEN_OUT, by=by))
+    return drives
+
+
 def move_drive(session: Session, drive: Drive, target: DriveState, *, at: datetime, by: Actor) -> None:
     """Move a drive on, if it still is where it was read, and write down the event.
 

@@ -17,6 +17,7 @@
     │   ├── CopyHeldElsewhereError     CopyHeldElsewhere      another run holds the copy's lease
     │   ├── CopyStillRunningError      CopyStillRunning       the copy did not stop in time
     │   └── LeaseLostError             CopyLeaseLost          this run no longer holds the copy's lease
+    ├── LocationNotFoundError          ResourceNotFound       no location goes by that name
     ├── PortalSettingsNotFoundError    PortalSettingsNotFound  nothing is kept for this user
     ├── DashboardNotFoundError         DashboardNotFound      no dashboard goes by that id
     ├── ExportError                    ExportFolderUnusable   an export cannot be written
@@ -35,7 +36,14 @@
     ├── SealedValueError               SealedValueInvalid     a sealed value was altered or moved
     ├── UnexpectedError                InternalError          a fault of ours; told without its data
     ├── SettingsError                  SettingsInvalid        a setting has an impossible value
-    └── PrefectAwayError               PrefectAway            Prefect's server does not answer
+    ├── PrefectAwayError               PrefectAway            Prefect's server does not answer
+    └── AccessError                    AuthorizationFailed    the caller may not do that there
+        ├── TokenError                 InvalidAuthenticationToken  no token, or none that counts
+        ├── IssuerAwayError            TokenIssuerAway        whose keys are needed to look at a token
+        ├── TooManyRequestsError       TooManyRequests        more than one caller may make in a minute
+        ├── ApiVersionMissingError     MissingApiVersionParameter  a request names no api-version
+        ├── ApiVersionUnknownError     NoRegisteredProviderFound   … or one that is not known
+        └── NoSuchPathError            PathNotFound           the API has no such path or method
 
 An error knows ids, states and codes, never a person's data, and nothing of HTTP: doors map `code`.
 """
@@ -215,6 +223,15 @@ class LeaseLostError(JobError):
         super().__init__(f"the lease on the copy of job {job_id} was lost to another run; this one stops")
 
 
+class LocationNotFoundError(DrivepostError):
+    """No location goes by that name."""
+
+    code = "ResourceNotFound"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such location; list the locations to see those there are")
+
+
 class PortalSettingsNotFoundError(DrivepostError):
     """Nothing is kept in portal settings for this user, or nothing any more."""
 
@@ -361,3 +378,68 @@ class PrefectAwayError(DrivepostError):
     """Prefect's server does not answer."""
 
     code = "PrefectAway"
+
+
+class AccessError(DrivepostError):
+    """The caller may not do that there; nothing tells what is there, if anything."""
+
+    code = "AuthorizationFailed"
+
+    def __init__(self, needed: str) -> None:
+        super().__init__(f"the token does not allow this; it needs {needed}")
+
+
+class TokenError(AccessError):
+    """There is no token, or none that counts."""
+
+    code = "InvalidAuthenticationToken"
+
+    def __init__(self, fault: str) -> None:
+        DrivepostError.__init__(self, f"{fault}; send 'Authorization: Bearer TOKEN'")
+
+
+class IssuerAwayError(AccessError):
+    """The issuer's keys cannot be had, and without them no token can be looked at."""
+
+    code = "TokenIssuerAway"
+
+    def __init__(self) -> None:
+        DrivepostError.__init__(self, "the keys of the tokens' issuer cannot be read at present; try again later")
+
+
+class TooManyRequestsError(AccessError):
+    """One caller made more requests than are allowed."""
+
+    code = "TooManyRequests"
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        DrivepostError.__init__(self, f"too many requests of this caller; try again in {seconds} s")
+
+
+class ApiVersionMissingError(AccessError):
+    """A request names no api-version."""
+
+    code = "MissingApiVersionParameter"
+
+    def __init__(self, known: Iterable[str]) -> None:
+        DrivepostError.__init__(self, f"the query needs api-version; there are {', '.join(known)}")
+
+
+class ApiVersionUnknownError(AccessError):
+    """A request names an api-version that is not known."""
+
+    code = "NoRegisteredProviderFound"
+
+    def __init__(self, known: Iterable[str]) -> None:
+        DrivepostError.__init__(self, f"that api-version is not known; there are {', '.join(known)}")
+
+
+class NoSuchPathError(AccessError):
+    """The API has no such path, or not with this method."""
+
+    code = "PathNotFound"
+
+    def __init__(self, methods: str = "") -> None:
+        way_out = f"it takes {methods}" if methods else "/docs tells what there is"
+        DrivepostError.__init__(self, f"there is nothing here for this path and method; {way_out}")

@@ -25,6 +25,7 @@ class EventKind(StrEnum):
     PACKAGE_OVERDUE = "package overdue"
     ERASURE_WISHED = "erasure wished"
     ERASED = "erased"
+    KEYS_GIVEN_OUT = "keys given out"
 
 
 class JobEvent(SQLModel, table=True):

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import JSON, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from models.columns import UtcDateTime, words
+from models.columns import UtcDateTime, plain_order, words
 from models.errors import (
     CancelAcceptedError,
     JobChangedError,
@@ -58,7 +58,7 @@ class Job(SQLModel, table=True):
     subscription_id: str = Field(sa_column_kwargs=impersonal())
     resource_group: str = Field(sa_column_kwargs=impersonal())
     name: str = Field(sa_column_kwargs=impersonal())
-    resource_key: str = Field(unique=True, sa_column_kwargs=impersonal())
+    resource_key: str = Field(unique=True, sa_type=plain_order(), sa_column_kwargs=impersonal())
 
     # Whose job it is, by the id that the user's directory gave; None where nobody said, or where it was erased.
     user_id: UUID | None = Field(default=None, index=True, sa_column_kwargs=impersonal())
@@ -119,6 +119,19 @@ def read_job(session: Session, job_id: UUID, *, lock: bool = False) -> Job:
     """
     chosen = select(Job).where(col(Job.id) == job_id).execution_options(populate_existing=True)
     job = session.exec(chosen.with_for_update() if lock else chosen).one_or_none()
+    if job is None:
+        raise JobNotFoundError
+    return job
+
+
+def read_named_job(session: Session, subscription_id: str, resource_group: str, name: str) -> Job:
+    """Read a job by its three names, without regard to case.
+
+    Raises:
+        JobNotFoundError: there is none.
+    """
+    named = col(Job.resource_key) == resource_key(subscription_id, resource_group, name)
+    job = session.exec(select(Job).where(named)).one_or_none()
     if job is None:
         raise JobNotFoundError
     return job

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from pydantic import AfterValidator, Field
 from sqlmodel import Session, col, select
 
-from models.dashboards import DASHBOARDS_MAX, DashboardFilter, DashboardShape
+from models.dashboards import DASHBOARDS_MAX, DashboardShape, columns_of, shape_of
 from models.errors import RequestError
 from models.portal import (
     Dashboard,
@@ -80,7 +80,7 @@ def export_settings(session: Session, user_id: UUID, *, at: datetime, lock: bool
         created_at=settings.created_at,
         updated_at=settings.updated_at,
         saved_carrier_and_return_address=saved_address_of(session, user_id),
-        dashboards=[_shape(dashboard) for dashboard in _dashboards_of(session, user_id)],
+        dashboards=[shape_of(dashboard) for dashboard in _dashboards_of(session, user_id)],
     )
     return Exported(settings.id, at, document)
 
@@ -88,17 +88,6 @@ def export_settings(session: Session, user_id: UUID, *, at: datetime, lock: bool
 def _dashboards_of(session: Session, user_id: UUID) -> Sequence[Dashboard]:
     chosen = select(Dashboard).where(col(Dashboard.user_id) == user_id)
     return session.exec(chosen.order_by(col(Dashboard.created_at), col(Dashboard.name), col(Dashboard.id))).all()
-
-
-def _shape(dashboard: Dashboard) -> DashboardShape:
-    return DashboardShape(
-        id=dashboard.id,
-        name=dashboard.name,
-        shared=dashboard.is_shared,
-        filter=DashboardFilter.model_validate(dashboard.filter),
-        created_at=dashboard.created_at,
-        updated_at=dashboard.updated_at,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +119,7 @@ def import_settings(session: Session, document: PortalSettingsDocument, *, at: d
     foreign = set(session.exec(select(Dashboard.id).where(col(Dashboard.id).in_(named))).all()) - own.keys()
     created = updated = 0
     for shape in document.dashboards:
-        values = _values(shape)
+        values = columns_of(shape)
         id_free = shape.id if shape.id is not None and shape.id not in foreign else None
         found = own.get(id_free) if id_free else _first_like(own.values(), values, named)
         if found is None:
@@ -148,11 +137,6 @@ def import_settings(session: Session, document: PortalSettingsDocument, *, at: d
         raise RequestError([("dashboards", fault)])
     session.flush()
     return Imported(saved is not None, created, updated)
-
-
-def _values(shape: DashboardShape) -> dict[str, Any]:
-    kept = shape.filter.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {"name": shape.name, "is_shared": shape.shared, "filter": kept}
 
 
 def _first_like(

@@ -8,7 +8,7 @@ Source: `arm/2021-01-01/storageimportexport.json`; the specification, sections 5
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from uuid import UUID
 
@@ -18,12 +18,16 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     StrictBool,
     StringConstraints,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError, from_json
 
 from models.copy_logs import LOG_FOLDER
 from models.drives import serial
@@ -31,6 +35,7 @@ from models.errors import ManifestError, RequestError
 from models.jobs import KekType, LogLevel
 from models.lifecycle import JobType
 from models.manifests import split_blob_path
+from models.request_faults import refusal, with_faults
 
 REQUEST_BYTES_MAX: Final = 2**20
 DRIVES_MAX: Final = 10
@@ -171,15 +176,28 @@ class EncryptionKeyShape(Shape):
         return self
 
 
-def _unique_drives(drives: list[DriveShape]) -> list[DriveShape]:
-    serials = [serial(drive.drive_id) for drive in drives]
-    if len(set(serials)) != len(serials):
-        first = next(place for place, each in enumerate(serials) if each in serials[:place])
-        raise ValueError(f"entry {first} names the same driveId as an earlier one")
+def _drives_together(value: Any, read: ValidatorFunctionWrapHandler) -> list[DriveShape]:
+    """Read a list of drives and tell what is wrong with the whole of it beside what is wrong with each."""
+    told: list[str] = []
+    if isinstance(value, list):
+        if len(value) > DRIVES_MAX:
+            told.append(f"has {len(value)} entries, and may have at most {DRIVES_MAX}")
+        # One too many is as wrong as a thousand.
+        value = value[: DRIVES_MAX + 1]
+        serials = [serial(name) if isinstance(name := _drive_id(drive), str) else object() for drive in value]
+        again = [str(place) for place, each in enumerate(serials) if each in serials[:place]]
+        if again:
+            told.append(f"entry {', '.join(again)} names the same driveId as an earlier one")
+    drives: list[DriveShape] = with_faults(told, lambda: read(value))
     return drives
 
 
-_Drives = Annotated[list[DriveShape], Field(max_length=DRIVES_MAX), AfterValidator(_unique_drives)]
+def _drive_id(drive: object) -> object:
+    members = drive if isinstance(drive, Mapping) else {}
+    return next((member for name, member in members.items() if str(name).lower() == "driveid"), None)
+
+
+_Drives = Annotated[list[DriveShape], WrapValidator(_drives_together)]
 _TagName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_KEPT)]
 _TagValue = Annotated[str, StringConstraints(max_length=256, pattern=_KEPT)]
 _Tags = Annotated[dict[_TagName, _TagValue], Field(max_length=TAGS_MAX)]
@@ -208,17 +226,26 @@ class JobDetails(Shape):
     export: ExportShape | None = None
     encryption_key: EncryptionKeyShape = Field(default_factory=EncryptionKeyShape)
 
-    @model_validator(mode="after")
-    def _fits_its_type(self) -> Self:
-        if self.job_type is JobType.IMPORT and not self.drive_list:
-            raise ValueError("an Import job needs a driveList of 1 to 10 drives")
-        if self.job_type is JobType.IMPORT and self.export is not None:
-            raise ValueError("an Import job has no export")
-        if self.job_type is JobType.EXPORT and self.export is None:
-            raise ValueError("an Export job needs export, the blobs that go out")
-        if self.job_type is JobType.EXPORT and self.drive_list:
-            raise ValueError("an Export job has no driveList; its drives are made known when they arrive")
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _fits_its_type(cls, value: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("whole", "must be an object")
+        given = {str(name).lower(): member for name, member in value.items()}
+        drives, export = given.get("drivelist"), given.get("export")
+        told: list[str] = []
+        match given.get("jobtype"):
+            case JobType.IMPORT:
+                if not drives:
+                    told.append("an Import job needs a driveList of 1 to 10 drives")
+                if export is not None:
+                    told.append("an Import job has no export")
+            case JobType.EXPORT:
+                if export is None:
+                    told.append("an Export job needs export, the blobs that go out")
+                if drives:
+                    told.append("an Export job has no driveList; its drives are made known when they arrive")
+        return with_faults(told, lambda: read(value))
 
 
 class CreateJobBody(Shape):
@@ -229,7 +256,15 @@ class CreateJobBody(Shape):
     properties: JobDetails
 
 
-class JobRequest(Shape):
+class JobNames(Shape):
+    """The three names of a job."""
+
+    subscription_id: SubscriptionId
+    resource_group_name: ResourceGroupName
+    job_name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+
+
+class JobRequest(JobNames):
     """A whole request, as a request file of the intake holds it: the job's names and the body of Create Job.
 
     Attributes:
@@ -238,9 +273,6 @@ class JobRequest(Shape):
         use_saved_carrier_and_return_address: what is missing of the two is filled in from what was saved.
     """
 
-    subscription_id: SubscriptionId
-    resource_group_name: ResourceGroupName
-    job_name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
     user_id: OpaqueId | None = None
     save_carrier_and_return_address_as_default: StrictBool = False
     use_saved_carrier_and_return_address: StrictBool = False
@@ -296,24 +328,46 @@ def parse(shape: type[_ShapeT], document: str | bytes) -> _ShapeT:
     raise refused
 
 
-def refusal(error: ValidationError) -> RequestError:
-    """Tell what pydantic found, by places and without values."""
-    faults = error.errors(include_input=False, include_url=False, include_context=False)
-    return RequestError([(_place(fault["loc"]), _text(fault["msg"])) for fault in faults])
+def parse_create(
+    names: Mapping[str, str], document: bytes, user_id: UUID, require_location: Callable[[str], object]
+) -> JobRequest:
+    """Read a request of Create Job whose names stand apart from its body, and name every fault of both at once.
+
+    Args:
+        names: `subscriptionId`, `resourceGroupName`, `jobName`.
+        document: the body.
+        user_id: who asks.
+        require_location: raises RequestError for a location that is none.
+
+    Raises:
+        RequestError: something is wrong; every fault is named by its place.
+    """
+    faults: list[tuple[str, str]] = []
+    try:
+        JobNames.model_validate(names)
+    except ValidationError as error:
+        faults += refusal(error).faults
+    body: CreateJobBody | None = None
+    try:
+        body = parse(CreateJobBody, document)
+        location: object = body.location
+    except RequestError as error:
+        faults += error.faults
+        location = _location_in(document)
+    if isinstance(location, str):
+        try:
+            require_location(location)
+        except RequestError as error:
+            faults += [fault for fault in error.faults if fault[0] not in dict(faults)]
+    if body is None or faults:
+        raise RequestError(faults)
+    return JobRequest.model_validate({**names, "userId": user_id, "body": body})
 
 
-def _place(path: tuple[int | str, ...]) -> str:
-    # Only indexes and the service's own property names: a tag's name is the customer's.
-    shown = ""
-    for step in path:
-        if isinstance(step, int):
-            shown += f"[{step}]"
-        elif shown.endswith("tags"):
-            return shown
-        else:
-            shown += f".{step}" if shown else step
-    return shown
-
-
-def _text(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _location_in(document: bytes) -> object:
+    try:
+        read = from_json(document)
+    except ValueError:
+        return None
+    members = read if isinstance(read, dict) else {}
+    return next((member for name, member in members.items() if name.lower() == "location"), None)

@@ -19,6 +19,9 @@ from models.errors import SettingsError
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Addresses that this machine alone can reach."""
+
 _DRIVERS: Final = frozenset({"sqlite", "postgres", "postgresql", "postgresql+psycopg"})
 
 
@@ -116,6 +119,38 @@ class _Fields(BaseSettings):
         default=4200, ge=0, le=65_535, description="Port of the Prefect server that `drivepost up` starts."
     )
 
+    api_host: str = Field(
+        default="127.0.0.1", min_length=1, description="The address that the REST API listens on."
+    )
+    api_port: int = Field(default=8000, ge=0, le=65_535, description="Port of the REST API; 0 takes a free one.")
+    api_processes: int = Field(default=1, ge=1, le=64, description="Processes that serve the REST API.")
+    api_requests_per_minute: int = Field(
+        default=1200, ge=1, le=1_000_000, description="Requests that one caller may make, per process of the API."
+    )
+    api_issuer: str = Field(
+        default="",
+        description="The OIDC issuer of the tokens; empty takes the one token that 'drivepost token' shows.",
+    )
+    api_audience: str = Field(default="", description="The audience that a token of the issuer must be made for.")
+    api_jwks_url: str = Field(default="", description="Where the issuer's keys are, as JSON Web Key Set.")
+    api_user_claim: str = Field(
+        default="sub", min_length=1, description="The claim that names the user, such as oid in Entra."
+    )
+    api_roles_claim: str = Field(
+        default="roles", min_length=1, description="The claim that lists the roles: customer, operator."
+    )
+    api_subscriptions_claim: str = Field(
+        default="subscriptions", min_length=1, description="The claim that lists a customer's subscriptions."
+    )
+    api_tls_certificate_file: Path | None = Field(
+        default=None, description="The certificate of the REST API, PEM, with those above it."
+    )
+    api_tls_key_file: Path | None = Field(default=None, description="The private key of that certificate, PEM.")
+    api_behind_proxy: bool = Field(
+        default=False,
+        description="A proxy in front of the REST API speaks TLS with its callers; its X-Forwarded headers count.",
+    )
+
     @field_validator("database_url")
     @classmethod
     def _is_a_database_we_know(cls, url: str) -> str:
@@ -133,7 +168,15 @@ class _Fields(BaseSettings):
             raise ValueError("must name its file by an absolute path, as sqlite:////srv/drivepost.db")
         return url
 
-    @field_validator("data_directory", "bay_directory", "intake_directory", "locations_file", "sealing_key_file")
+    @field_validator(
+        "data_directory",
+        "bay_directory",
+        "intake_directory",
+        "locations_file",
+        "sealing_key_file",
+        "api_tls_certificate_file",
+        "api_tls_key_file",
+    )
     @classmethod
     def _is_absolute(cls, path: Path | None) -> Path | None:
         if path is not None and not path.is_absolute():
@@ -157,6 +200,40 @@ class _Fields(BaseSettings):
                     "must be a store's address, such as file:///srv/blobs, az://{container} or s3://bucket"
                 )
         return value
+
+    @field_validator("api_jwks_url")
+    @classmethod
+    def _is_safe_to_ask(cls, url: str) -> str:
+        parts = urlsplit(url)
+        is_here = parts.scheme == "http" and parts.hostname in LOOPBACK
+        if url and not (parts.hostname and (parts.scheme == "https" or is_here)):
+            raise ValueError("must be an address that begins with https://; http:// is for this machine alone")
+        return url
+
+    @model_validator(mode="after")
+    def _issuer_is_known_in_full(self) -> Self:
+        if len({bool(each) for each in (self.api_issuer, self.api_audience, self.api_jwks_url)}) > 1:
+            raise ValueError(
+                "DRIVEPOST_API_ISSUER: goes with DRIVEPOST_API_AUDIENCE and DRIVEPOST_API_JWKS_URL; set all three"
+            )
+        if (self.api_tls_certificate_file is None) != (self.api_tls_key_file is None):
+            raise ValueError("DRIVEPOST_API_TLS_CERTIFICATE_FILE: goes with DRIVEPOST_API_TLS_KEY_FILE; set both")
+        return self
+
+    @model_validator(mode="after")
+    def _listens_where_it_is_safe(self) -> Self:
+        if self.api_host in LOOPBACK:
+            return self
+        if not self.api_issuer:
+            raise ValueError(
+                "DRIVEPOST_API_HOST: beyond this machine tokens of an issuer are needed; set DRIVEPOST_API_ISSUER"
+            )
+        if self.api_tls_certificate_file is None and not self.api_behind_proxy:
+            raise ValueError(
+                "DRIVEPOST_API_HOST: beyond this machine TLS is needed; set DRIVEPOST_API_TLS_CERTIFICATE_FILE "
+                "and DRIVEPOST_API_TLS_KEY_FILE, or DRIVEPOST_API_BEHIND_PROXY=true where a proxy speaks it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _lease_outlives_its_polls(self) -> Self:
@@ -196,6 +273,11 @@ class Settings(_Fields):
     def key_file(self) -> Path:
         """The file with the sealing keys."""
         return self.sealing_key_file or self.data_directory / "keys" / "sealing.keys"
+
+    @property
+    def token_file(self) -> Path:
+        """The file with the one token of the embedded default."""
+        return self.data_directory / "keys" / "api.token"
 
     @property
     def bay(self) -> Path:

@@ -118,6 +118,12 @@ def put_job(
     return job.id
 
 
+def is_creation(session: Session, event_id: UUID) -> bool:
+    """Tell whether the put of that event made a new job; False where it replaced one."""
+    kind = session.exec(select(JobEvent.kind).where(col(JobEvent.id) == event_id)).one()
+    return kind is EventKind.CREATED
+
+
 def _new_or_found(session: Session, columns: Mapping[str, Any], at: datetime) -> tuple[Job, EventKind]:
     chosen = select(Job).where(col(Job.resource_key) == columns["resource_key"]).with_for_update()
     for _ in range(_PUTS_MAX):

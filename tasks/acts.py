@@ -1,9 +1,7 @@
 """What every act has in common: it may be done again, tries again where that helps, and tells no data."""
 
-import traceback
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from prefect import Task, task
@@ -11,15 +9,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectException
 from prefect.tasks import exponential_backoff
-from sqlalchemy.exc import DBAPIError
 
-from models.errors import DatabaseError, DrivepostError, PrefectAwayError, StoreError, UnexpectedError
+from models.errors import DatabaseError, PrefectAwayError, StoreError
+from models.faults import without_data
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _MAY_PASS: Final = (DatabaseError, StoreError, PrefectAwayError)
-_ROOT: Final = Path(__file__).resolve().parent.parent
 
 
 def act(function: Callable[_P, _R]) -> Task[_P, _R]:
@@ -50,22 +47,6 @@ def act(function: Callable[_P, _R]) -> Task[_P, _R]:
     return made
 
 
-def without_data(error: Exception) -> DrivepostError:
-    """Turn an error of a library into one of ours, which tells its type and place and not its text."""
-    if isinstance(error, DrivepostError):
-        return error
-    if isinstance(error, DBAPIError):
-        return DatabaseError(f"the database refused: {type(error.orig).__name__}")
-    return UnexpectedError(type(error).__name__, _place(error))
-
-
 def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     error = state.result(raise_on_failure=False)
     return isinstance(error, _MAY_PASS)
-
-
-def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_ROOT)]
-    frame = (ours or frames)[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno}"

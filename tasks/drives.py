@@ -28,11 +28,12 @@ from models.errors import (
     LeaseLostError,
     StoreError,
 )
+from models.faults import without_data
 from models.jobs import finish_cancel, move, read_job
 from models.lifecycle import DRIVE_TO_COPY, ENDS, Actor, DriveState, JobState
 from models.requests import ReturnRequest, parse
 from models.runs import record_run
-from tasks.acts import act, without_data
+from tasks.acts import act
 from tasks.copying import DriveCopying
 from tasks.intake import is_gone, read_request_file
 from tasks.mounts import drives_in

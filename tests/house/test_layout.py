@@ -42,11 +42,14 @@ def test_tests_mirror_the_rooms(files: list[Path]) -> None:
 
 
 def test_no_room_is_crowded(files: list[Path]) -> None:
-    """A file of ours is read in one go: at most 400 lines."""
+    """A file of ours is read in one go: at most 400 lines, but for the glossary of all errors."""
     crowded = {
         str(file): lines
         for file in files
-        if file.suffix == ".py" and file.parts[0] in ROOMS - {"tests"} and "versions" not in file.parts
+        if file.suffix == ".py"
+        and file.parts[0] in ROOMS - {"tests"}
+        and "versions" not in file.parts
+        and file != Path("models/errors.py")
         if (lines := len((ROOT / file).read_text("utf-8").splitlines())) > 400
     }
     assert crowded == {}

@@ -76,14 +76,19 @@ PERSONAL: Final = {
 }
 
 
+def refused(document: object, shape: type[Shape] = CreateJobBody) -> RequestError:
+    """Parse what is wrong."""
+    with pytest.raises(RequestError) as error:
+        parse(shape, json.dumps(document))
+    assert str(error.value) == "; ".join(
+        f"{place}: {text}" if place else text for place, text in error.value.faults
+    )
+    return error.value
+
+
 def faults(document: object, shape: type[Shape] = CreateJobBody) -> dict[str, str]:
     """Parse what is wrong: place -> text."""
-    with pytest.raises(RequestError) as refused:
-        parse(shape, json.dumps(document))
-    assert str(refused.value) == "; ".join(
-        f"{place}: {text}" if place else text for place, text in refused.value.faults
-    )
-    return dict(refused.value.faults)
+    return dict(refused(document, shape).faults)
 
 
 def body(**properties: Any) -> dict[str, Any]:
@@ -182,6 +187,25 @@ def test_every_fault_is_named_at_once_by_its_place() -> None:
     }
 
 
+def exporting(export: dict[str, Any]) -> dict[str, Any]:
+    """Make the body of an Export job."""
+    return body(jobType="Export", driveList=None, export=export)
+
+
+def test_what_is_wrong_with_the_whole_is_told_beside_what_is_wrong_with_its_parts() -> None:
+    """Eleven drives, two of them the same and one misspelt, of an Export job that exports nothing."""
+    drives = [{**DRIVE, "driveId": f"D{number}"} for number in range(9)]
+    wrong = body(jobType="Export", driveList=[*drives, {**DRIVE, "driveId": "d3"}, {**DRIVE, "driveId": "a b"}])
+    told = {(place, text.split(" ")[0]) for place, text in refused(wrong).faults}
+    assert told == {
+        ("properties", "an"),
+        ("properties.driveList", "has"),
+        ("properties.driveList", "entry"),
+        ("properties.driveList[10].driveId", "String"),
+    }
+    assert len(refused(wrong).faults) == 5
+
+
 WRONG: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
     "an Import job without drives": (body(driveList=[]), "properties", "1 to 10 drives"),
     "an Import job with drives left out": (body(driveList=None), "properties", "1 to 10 drives"),
@@ -192,19 +216,19 @@ WRONG: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
         "properties",
         "no driveList",
     ),
-    "an empty export": (body(export={}), "properties.export", "name blobs"),
+    "an empty export": (exporting({}), "properties.export", "name blobs"),
     "two ways to name blobs": (
-        body(export={"blobList": {"blobPath": ["a"]}, "blobListBlobPath": "x"}),
+        exporting({"blobList": {"blobPath": ["a"]}, "blobListBlobPath": "x"}),
         "properties.export",
         "not both",
     ),
     "a blob list over 32 KiB": (
-        body(export={"blobList": {"blobPath": ["ä" * 1000] * 17}}),
+        exporting({"blobList": {"blobPath": ["ä" * 1000] * 17}}),
         "properties.export",
         "32 KiB",
     ),
     "a prefix without a slash": (
-        body(export={"blobList": {"blobPathPrefix": ["x"]}}),
+        exporting({"blobList": {"blobPathPrefix": ["x"]}}),
         "properties.export.blobList.blobPathPrefix[0]",
         "pattern",
     ),

@@ -1,0 +1,95 @@
+"""What every request has in common: its ids, its headers, a limit to its body, one line in the log."""
+
+import logging
+import re
+import time
+from typing import Final
+from uuid import uuid4
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.api.refusals import answer, status_of
+from models.errors import RequestError
+from models.faults import without_data
+from models.requests import REQUEST_BYTES_MAX
+
+log: Final = logging.getLogger("drivepost.api")
+
+_REQUEST_ID: Final = "x-ms-request-id"
+_CORRELATION_ID: Final = "x-ms-correlation-request-id"
+_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+_FAULT_OF_OURS: Final = 500
+
+_HEADERS: Final = {
+    "cache-control": "no-cache",
+    "pragma": "no-cache",
+    "x-content-type-options": "nosniff",
+    "strict-transport-security": "max-age=31536000; includeSubDomains",
+}
+
+
+class Envelope:
+    """The outermost layer: gives each answer its headers, and turns what nobody caught into an answer.
+
+    The log line names the route, never the path, the query or the body: names of jobs stand in those, and nothing
+    is to tell of a job that was deleted.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one request through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = str(uuid4())
+        given = Headers(scope=scope).get(_CORRELATION_ID, "")
+        ids = {_REQUEST_ID: request_id, _CORRELATION_ID: given if _ID.fullmatch(given) else request_id}
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in {**_HEADERS, **ids}.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001  its text may hold a person's data; nobody above may print it
+            told = without_data(error)
+            if status_of(told) == _FAULT_OF_OURS:
+                log.error("%s %s", request_id, told.line)  # noqa: TRY400  its trace would say more than may be said
+            if not status:
+                await answer(told)(scope, receive, send_with_headers)
+        finally:
+            route = getattr(scope.get("route"), "path", "-")
+            milliseconds = (time.perf_counter() - began) * 1000
+            log.info("%s %s %s %d %.0f ms", request_id, scope["method"], route, status, milliseconds)
+
+
+def log_to_stderr() -> None:
+    """Write the log to the error stream, a line each; safe to repeat."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+async def read_body(request: Request) -> bytes:
+    """Read a request's body.
+
+    Raises:
+        RequestError: it is over 1 MiB.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > REQUEST_BYTES_MAX:
+            raise RequestError([("", "the body is over 1 MiB; give a blob list as a blob")])
+    return bytes(body)

@@ -1,0 +1,101 @@
+"""`drivepost api`: serves the REST API until told to stop."""
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+
+from deployments.api.envelope import log_to_stderr
+from deployments.api.tokens import read_local_token
+from models.database import require_current_tables
+from models.errors import SettingsError
+from models.locations import load_locations
+from models.settings import Settings
+
+_STOP_SECONDS_MAX: Final = 5
+_BACKLOG: Final = 2048
+
+
+def serve(ready: Path | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way are answered first.
+
+    Args:
+        ready: a file that is written once it listens: its address.
+
+    Raises:
+        SettingsError: a setting is impossible, or the port is taken.
+        DatabaseError: the tables are not those of this version.
+    """
+    settings = Settings()
+    require_current_tables()
+    load_locations(settings.locations_file)
+    if not settings.api_issuer:
+        read_local_token(settings.token_file)
+    log_to_stderr()
+    config = uvicorn.Config(**uvicorn_settings(settings))
+    try:
+        listening = _listen(settings.api_host, settings.api_port)
+    except OSError:
+        raise SettingsError(
+            f"DRIVEPOST_API_PORT: {settings.api_host}:{settings.api_port} cannot be listened on; end what does, "
+            "or name another"
+        ) from None
+    if ready:
+        ready.write_text(address_of(settings, listening.getsockname()[1]), "utf-8")
+    if config.workers > 1:
+        from uvicorn.supervisors import Multiprocess  # noqa: PLC0415  of many processes alone
+
+        Multiprocess(config, sockets=[listening]).run()
+    else:
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Listen at once: who calls before the application is up waits for it."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+    )[0]
+    # The protocol is named: asyncio sends small answers at once (TCP_NODELAY) on such sockets alone.
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+        listening.set_inheritable(True)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def uvicorn_settings(settings: Settings) -> dict[str, Any]:
+    """Tell uvicorn how to serve."""
+    return {
+        "app": "deployments.api.application:make_application",
+        "factory": True,
+        "host": settings.api_host,
+        "port": settings.api_port,
+        "workers": settings.api_processes,
+        "ssl_certfile": settings.api_tls_certificate_file,
+        "ssl_keyfile": settings.api_tls_key_file,
+        "proxy_headers": settings.api_behind_proxy,
+        "forwarded_allow_ips": "*" if settings.api_behind_proxy else "127.0.0.1",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "timeout_graceful_shutdown": _STOP_SECONDS_MAX,
+        "lifespan": "on",
+    }
+
+
+def address_of(settings: Settings, port: int) -> str:
+    """Tell at which address the API is."""
+    scheme = "https" if settings.api_tls_certificate_file else "http"
+    host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    return f"{scheme}://{host}:{port}"
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
