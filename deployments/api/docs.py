@@ -1,6 +1,6 @@
 """The OpenAPI description, and the page that shows it; both tell nothing of anybody, and are open to all."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -12,7 +12,9 @@ from swagger_ui_bundle import swagger_ui_path
 
 from deployments.api.answers import Answer
 from deployments.api.bodies import SHAPES
-from models.requests import Shape
+
+if TYPE_CHECKING:
+    from models.requests import Shape
 
 _ASSETS: Final = "/docs/assets"
 _REFERENCE: Final = "#/components/schemas/{model}"
