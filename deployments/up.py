@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -26,14 +26,14 @@ _LOOK_SECONDS: Final = 0.5
 
 
 def up(console: Console) -> None:
-    """Bring the tables up to date, start Prefect's server where none is configured, and serve all flows.
+    """Bring the tables up to date, start Prefect's server where none is configured, serve all flows and the API.
 
     Ctrl-C or SIGTERM ends it within ten seconds; the next start goes on where it was.
 
     Raises:
         SettingsError: a setting is impossible, or another start uses the data directory.
         DatabaseError: the database cannot be used.
-        PrefectAwayError: Prefect's server does not come up, or ended.
+        PrefectAwayError: Prefect's server does not come up, or a process of ours ended.
     """
     settings = Settings()
     load_locations(settings.locations_file)
@@ -71,20 +71,36 @@ def up(console: Console) -> None:
             logs / "flows.pid",
         )
         stack.callback(serving.stop, _STOP_SERVING_SECONDS)
-        _wait_until_deployed(serving, ready, logs)
+        answering, listens = _serve_api(environment, logs)
+        stack.callback(answering.stop, _STOP_SERVING_SECONDS)
+        _wait_for(ready, serving, "the flows could not be deployed", logs / "flows.log")
+        _wait_for(listens, answering, "the REST API could not be served", logs / "api.log")
         console.print(f"Prefect's UI: [bold]{ui}[/bold]")
+        console.print(f"REST API: [bold]{listens.read_text('utf-8')}[/bold], described at /docs{_token(settings)}")
         console.print(f"drives are looked for in {settings.bay}, request files in {settings.intake}")
         console.print("Ctrl-C ends it")
-        while serving.is_running() and (server is None or server.is_running()):
+        while all(process.is_running() for process in (server, serving, answering) if process):
             time.sleep(_LOOK_SECONDS)
         raise PrefectAwayError(f"a process of ours ended by itself; the logs in {logs} tell why")
 
 
-def _wait_until_deployed(serving: Process, ready: Path, logs: Path) -> None:
+def _serve_api(environment: Mapping[str, str], logs: Path) -> tuple[Process, Path]:
+    """Serve the REST API; gives the process, and the file that will tell where it listens."""
+    listens = logs / "api.address"
+    listens.unlink(missing_ok=True)
+    arguments = [sys.executable, "-m", "deployments.api.server", str(listens)]
+    return Process(arguments, environment, logs / "api.log", logs / "api.pid"), listens
+
+
+def _token(settings: Settings) -> str:
+    return "" if settings.api_issuer else "; 'drivepost token' shows the token for it"
+
+
+def _wait_for(ready: Path, process: Process, fault: str, log: Path) -> None:
     give_up = time.monotonic() + _DEPLOY_SECONDS_MAX
     while not ready.exists():
-        if not serving.is_running() or time.monotonic() > give_up:
-            raise PrefectAwayError(f"the flows could not be deployed; {logs / 'flows.log'} tells why")
+        if not process.is_running() or time.monotonic() > give_up:
+            raise PrefectAwayError(f"{fault}; {log} tells why")
         time.sleep(_LOOK_SECONDS)
 
 

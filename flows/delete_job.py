@@ -6,7 +6,7 @@ from flows.promises import Ended, JobReference, done, promise, run_id
 from models.errors import JobNotFoundError
 from models.settings import Settings
 from tasks.intake import remove_spent_requests, set_aside_taken_requests
-from tasks.jobs import delete_rows_of_job, open_job
+from tasks.jobs import delete_rows_of_job, open_job_or_its_traces
 from tasks.run_history import forget_runs, hide_parameters
 
 
@@ -22,9 +22,9 @@ def delete_job(job: JobReference) -> Ended:
         job: The job: its id, or subscription/resourceGroup/name.
     """
     settings = Settings()
-    job_id = open_job(job, run_id())
+    job_id = open_job_or_its_traces(job, run_id())
     set_aside_taken_requests(settings.intake, job_id)
-    # Somebody else's delete may come in between; what is left to do is the same.
+    # REST's delete has come before, or somebody else's comes in between; what is left to do is the same.
     with suppress(JobNotFoundError):
         delete_rows_of_job(job_id)
     remove_spent_requests(settings.intake)

@@ -132,6 +132,14 @@ def _entry(receipt_id: UUID, deletion: Deletion, step: ReceiptStep, at: datetime
     }
 
 
+def was_job_deleted(session: Session, job_id: UUID) -> bool:
+    """Tell whether a job of that id was deleted, however long ago."""
+    told = select(ReceiptEntry.number).where(
+        col(ReceiptEntry.opaque_id) == job_id, col(ReceiptEntry.subject) == Subject.JOB
+    )
+    return session.exec(told.limit(1)).one_or_none() is not None
+
+
 def finished_receipts(session: Session, rows_max: int) -> Sequence[UUID]:
     """Find open receipts of whose job Prefect has forgotten every run, the oldest first, at most `rows_max`."""
     unforgotten = select(JobRun.job_id).where(

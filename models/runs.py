@@ -35,6 +35,11 @@ def record_run(session: Session, job_id: UUID, flow_run_id: UUID) -> None:
     session.merge(JobRun(job_id=job_id, flow_run_id=flow_run_id))
 
 
+def record_run_of_deleted_job(session: Session, job_id: UUID, flow_run_id: UUID) -> None:
+    """Write down that a run works on what is left of a deleted job, and is to be forgotten too; safe to repeat."""
+    session.merge(JobRun(job_id=job_id, flow_run_id=flow_run_id, is_job_deleted=True))
+
+
 def mark_runs_of_deleted_jobs(session: Session, job_ids: Collection[UUID]) -> None:
     """Put every run of these jobs on the list of what is to be forgotten; part of their deletion."""
     session.connection().execute(update(JobRun).where(col(JobRun.job_id).in_(job_ids)).values(is_job_deleted=True))

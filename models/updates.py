@@ -12,7 +12,7 @@ from sqlalchemy import delete, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel, col, select
 
-from models.drives import Drive, drives_of
+from models.drives import Drive, drives_of, serial
 from models.errors import (
     DatabaseError,
     JobChangedError,
@@ -308,7 +308,7 @@ def _changes(session: Session, job: Job, body: UpdateJobBody) -> dict[JobPropert
         JobProperty.TAGS: body.tags,
         JobProperty.LOG_LEVEL: body.properties.log_level,
         JobProperty.BACKUP_DRIVE_MANIFEST: body.properties.backup_drive_manifest,
-        JobProperty.DRIVE_LIST: body.properties.drive_list,
+        JobProperty.DRIVE_LIST: _with_keys_kept(session, job, body.properties.drive_list),
         JobProperty.RETURN_ADDRESS: body.properties.return_address,
         JobProperty.RETURN_SHIPPING: body.properties.return_shipping,
         JobProperty.DELIVERY_PACKAGE: body.properties.delivery_package,
@@ -318,6 +318,19 @@ def _changes(session: Session, job: Job, body: UpdateJobBody) -> dict[JobPropert
         for name, value in wanted.items()
         if value is not None and not _is_as_wanted(session, job, name, value)
     }
+
+
+def _with_keys_kept(
+    session: Session, job: Job, wanted: Sequence[DriveShape] | None
+) -> Sequence[DriveShape] | None:
+    """Leave a drive its BitLocker key where a request gives none: no answer tells it, so none can repeat it."""
+    if not wanted:
+        return wanted
+    keys = {serial(drive.drive_id): drive.bit_locker_key for drive in drives_of(session, job.id)}
+    return [
+        drive.model_copy(update={"bit_locker_key": drive.bit_locker_key or keys.get(serial(drive.drive_id))})
+        for drive in wanted
+    ]
 
 
 def _is_as_wanted(session: Session, job: Job, name: JobProperty, value: Any) -> bool:

@@ -3,12 +3,16 @@
 from pathlib import Path
 from uuid import UUID
 
+from sqlmodel import Session
+
 from models.database import database_time, reading, return_free_pages, writing
 from models.deletion import delete_job
+from models.errors import JobNotFoundError
 from models.jobs import close_job, find_job, finish_cancel, read_job, request_cancel
 from models.lifecycle import Actor, JobState, Outcome
+from models.receipts import was_job_deleted
 from models.requests import ShipRequest, parse
-from models.runs import record_run
+from models.runs import record_run, record_run_of_deleted_job
 from models.updates import update_job
 from tasks.acts import act
 from tasks.intake import is_gone, read_request_file
@@ -18,6 +22,8 @@ from tasks.intake import is_gone, read_request_file
 def open_job(reference: str, flow_run_id: UUID | None) -> UUID:
     """Find the job that an operator names, and write down that this run works on it.
 
+    A run that names a job deleted meanwhile is written down as one to be forgotten.
+
     Args:
         reference: its opaque id, or `subscription/resourceGroup/name`.
         flow_run_id: the run, to be forgotten with the job; None outside of one.
@@ -25,12 +31,50 @@ def open_job(reference: str, flow_run_id: UUID | None) -> UUID:
     Raises:
         JobNotFoundError: there is no such job.
     """
+    job_id, is_here = _open(reference, flow_run_id)
+    if not is_here:
+        raise JobNotFoundError
+    return job_id
+
+
+@act
+def open_job_or_its_traces(reference: str, flow_run_id: UUID | None) -> UUID:
+    """Find the job that is to be deleted, or one that was: REST deletes the rows, and leaves the traces to a run.
+
+    Args:
+        reference: its opaque id, or `subscription/resourceGroup/name`; a deleted one goes by its id alone.
+        flow_run_id: the run, to be forgotten with the job; None outside of one.
+
+    Raises:
+        JobNotFoundError: there is no such job, and none was deleted.
+    """
+    return _open(reference, flow_run_id)[0]
+
+
+def _open(reference: str, flow_run_id: UUID | None) -> tuple[UUID, bool]:
+    """Find a job that is here (True), or was deleted."""
     with writing() as session:
-        job_id = find_job(session, reference)
+        try:
+            job_id = find_job(session, reference)
+        except JobNotFoundError:
+            job_id = _deleted(session, reference)
+            if flow_run_id is not None:
+                record_run_of_deleted_job(session, job_id, flow_run_id)
+            return job_id, False
         if flow_run_id is not None:
             read_job(session, job_id, lock=True)
             record_run(session, job_id, flow_run_id)
-        return job_id
+        return job_id, True
+
+
+def _deleted(session: Session, reference: str) -> UUID:
+    try:
+        job_id = UUID(reference)
+    except ValueError:
+        raise JobNotFoundError from None
+    if not was_job_deleted(session, job_id):
+        raise JobNotFoundError
+    return job_id
 
 
 @act

@@ -10,7 +10,7 @@ import uvicorn
 from deployments.api.envelope import log_to_stderr
 from deployments.api.tokens import read_local_token
 from models.database import require_current_tables
-from models.errors import SettingsError
+from models.errors import DrivepostError, SettingsError
 from models.locations import load_locations
 from models.settings import Settings
 
@@ -43,7 +43,9 @@ def serve(ready: Path | None = None) -> None:
             "or name another"
         ) from None
     if ready:
-        ready.write_text(address_of(settings, listening.getsockname()[1]), "utf-8")
+        aside = ready.with_name(f"{ready.name}.new")
+        aside.write_text(address_of(settings, listening.getsockname()[1]), "utf-8")
+        aside.replace(ready)
     if config.workers > 1:
         from uvicorn.supervisors import Multiprocess  # noqa: PLC0415  of many processes alone
 
@@ -98,4 +100,7 @@ def address_of(settings: Settings, port: int) -> str:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    try:
+        serve(Path(sys.argv[1]))
+    except DrivepostError as refused:
+        sys.exit(refused.line)

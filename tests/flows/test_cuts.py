@@ -534,7 +534,7 @@ WAYS: Final[dict[str, Prepare]] = {
     "show-dashboard": of_show_dashboard,
 }
 GONE: Final = {
-    "delete-job": "ResourceNotFound",
+    "delete-job": "the job is deleted",
     "import-drives, cancelled": "nothing to do",
     "import-portal-settings": "IntakeFileInvalid: there is no such file",
     "delete-portal-settings": "PortalSettingsNotFound",

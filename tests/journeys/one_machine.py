@@ -1,0 +1,121 @@
+"""`drivepost up` as a test drives it: started, asked through Prefect's API, ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deployments.processes import _free_port
+
+
+def environment_of(data_directory: Path) -> dict[str, str]:
+    """Give the settings of a start of its own: a free port, and a clock that ticks fast."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {
+        **own,
+        "DRIVEPOST_DATA_DIRECTORY": str(data_directory),
+        "DRIVEPOST_PREFECT_PORT": str(_free_port()),
+        "DRIVEPOST_API_PORT": "0",
+        "DRIVEPOST_ADVANCE_INTERVAL_SECONDS": "5",
+    }
+
+
+@contextmanager
+def started(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Start it, and wait until it says that all runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deployments.cli", "up"],
+        env=dict(environment),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        lines: list[str] = []
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            if "Ctrl-C ends it" in line:
+                break
+        assert process.poll() is None, "".join(lines)
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def awaited(look: Callable[[], Any], seconds: float = 60) -> Any:
+    """Look again and again until something is there."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.3)
+    raise AssertionError("it never came")
+
+
+class PrefectApi:
+    """Prefect's API as any client sees it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._url = f"http://127.0.0.1:{environment['DRIVEPOST_PREFECT_PORT']}/api"
+
+    def ended_runs(self, flow: str) -> list[dict[str, Any]]:
+        """Find the runs of a flow that ended."""
+        found = httpx.post(
+            f"{self._url}/flow_runs/filter",
+            json={
+                "flows": {"name": {"any_": [flow]}},
+                "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
+            },
+        )
+        return list(found.raise_for_status().json())
+
+    def take_place(self, flow: str) -> None:
+        """Take the one place that a flow's deployment has, as a killed run does."""
+        deployment = httpx.get(f"{self._url}/deployments/name/{flow}/{flow}").raise_for_status().json()
+        limit = f"{self._url}/v2/concurrency_limits/deployment:{deployment['id']}"
+        httpx.patch(limit, json={"active_slots": 1}).raise_for_status()
+        assert httpx.get(limit).json()["active_slots"] == 1
+
+    def trigger(self, flow: str, **parameters: object) -> str:
+        """Trigger a flow as an operator does; gives the run's id."""
+        deployment = httpx.get(f"{self._url}/deployments/name/{flow}/{flow}").raise_for_status().json()
+        url = f"{self._url}/deployments/{deployment['id']}/create_flow_run"
+
+        def made() -> httpx.Response | None:
+            # On SQLite the server is busy at times, and says so.
+            answer = httpx.post(url, json={"parameters": parameters})
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+        answer: httpx.Response = awaited(made)
+        return str(answer.raise_for_status().json()["id"])
+
+    def state_after(self, flow: str, **parameters: object) -> dict[str, Any]:
+        """Trigger a flow as an operator does, and wait for its end."""
+        run_id = self.trigger(flow, **parameters)
+
+        def ended() -> dict[str, Any] | None:
+            answer = httpx.get(f"{self._url}/flow_runs/{run_id}")
+            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                return None
+            run: dict[str, Any] = answer.raise_for_status().json()
+            state: dict[str, Any] = run["state"]
+            return state if state["type"] in {"COMPLETED", "FAILED", "CRASHED"} else None
+
+        return dict(awaited(ended))
+
+    def tells_of(self, job_id: object) -> bool:
+        """Tell whether a run still names a job in its parameters, or is on our list of its runs."""
+        found = httpx.post(f"{self._url}/flow_runs/filter", json={"limit": 200})
+        if found.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            return True
+        return str(job_id) in found.raise_for_status().text
