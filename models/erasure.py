@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, delete, or_, update
 from sqlmodel import Session, SQLModel, col, select
 
-from models.deletion import count_rows
+from models.deletion import count_rows, delete_job
 from models.drives import Drive, ExtraDrive
 from models.errors import AddressNeededError, PersonalDataErasedError
 from models.events import EventKind, JobEvent
@@ -110,6 +110,30 @@ def jobs_to_erase(session: Session, user_id: UUID, rows_max: int) -> Sequence[tu
         .limit(rows_max)
     ).all()
     return [(row[0], JobState(row[1])) for row in rows]
+
+
+def erase_job_of_person(
+    session: Session, job_id: UUID, state: JobState, *, at: datetime, by: Actor
+) -> Outcome | None:
+    """Erase one job of a person who wants to be forgotten; one that was not sent yet is deleted whole.
+
+    Args:
+        session: a session that writes.
+        job_id: the job.
+        state: its state as `jobs_to_erase` found it.
+        at: now, aware UTC.
+        by: who asks.
+
+    Returns:
+        What `wish_erasure` says; None when the job was deleted.
+
+    Raises:
+        JobError: it went on, or was deleted, meanwhile; what is left of it is found again.
+    """
+    if state is not JobState.CREATING:
+        return wish_erasure(session, job_id, at=at, by=by)
+    delete_job(session, job_id, at=at, by=by, reason=Reason.WISH)
+    return None
 
 
 def require_not_erased(job: Job, operation: Operation) -> None:

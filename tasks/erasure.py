@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from models.database import database_time, reading, return_free_pages, writing
-from models.deletion import delete_job
-from models.erasure import carry_out_wish, due_erasures, jobs_to_erase, wish_erasure
+from models.erasure import (
+    carry_out_wish,
+    due_erasures,
+    erase_job_of_person,
+    jobs_to_erase,
+    wish_erasure,
+)
 from models.errors import JobError
 from models.jobs import read_job
-from models.lifecycle import Actor, JobState, Outcome
-from models.receipts import Reason
+from models.lifecycle import Actor, Outcome
 from tasks.acts import act
 
 
@@ -77,11 +81,7 @@ def erase_jobs_of_user(user_id: UUID, rows_max: int) -> PersonErased:
         try:
             with writing() as session:
                 now = database_time(session)
-                if state is JobState.CREATING:
-                    delete_job(session, job_id, at=now, by=Actor.OPERATOR, reason=Reason.WISH)
-                    outcome = None
-                else:
-                    outcome = wish_erasure(session, job_id, at=now, by=Actor.OPERATOR)
+                outcome = erase_job_of_person(session, job_id, state, at=now, by=Actor.OPERATOR)
         except JobError:
             continue  # it went on, or was deleted, meanwhile; what is left is found again
         told.deleted += outcome is None

@@ -8,12 +8,13 @@ from typing import Any, Final
 import anyio.to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from deployments.api import arm, operators, portal, portal_settings
 from deployments.api.callers import Door
-from deployments.api.docs import add_docs
+from deployments.api.docs import describe_on_demand
 from deployments.api.envelope import Envelope, log, log_to_stderr
 from deployments.api.errands import Errands
 from deployments.api.paths import AnyCase
@@ -41,12 +42,13 @@ def make_application() -> FastAPI:
     log_to_stderr()
     settings = Settings()
     require_current_tables()
-    application = FastAPI(
+    application = FastAPIOffline(
         title="Drivepost",
         version=version("drivepost"),
         lifespan=_while_it_runs,
-        docs_url=None,
+        docs_url="/docs",
         redoc_url=None,
+        static_url="/docs/assets",
         redirect_slashes=False,
     )
     application.state.door = Door(tokens_of(settings), settings.api_requests_per_minute)
@@ -55,7 +57,7 @@ def make_application() -> FastAPI:
     for router in (arm.router, portal.router, portal_settings.router, operators.router):
         application.include_router(router)
     application.get("/health", include_in_schema=False)(health)
-    add_docs(application)
+    describe_on_demand(application)
     application.add_exception_handler(DrivepostError, _refused)
     application.add_exception_handler(RequestValidationError, _wrong_query)
     application.add_exception_handler(HTTPException, _not_routed)

@@ -1,14 +1,10 @@
-"""The OpenAPI description, and the page that shows it; both tell nothing of anybody, and are open to all."""
+"""The OpenAPI description of the API; it tells nothing of anybody, and is open to all, as its page at /docs is."""
 
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
-from starlette.responses import HTMLResponse
-from starlette.staticfiles import StaticFiles
-from swagger_ui_bundle import swagger_ui_path
 
 from deployments.api.answers import Answer
 from deployments.api.bodies import SHAPES
@@ -16,7 +12,6 @@ from deployments.api.bodies import SHAPES
 if TYPE_CHECKING:
     from models.requests import Shape
 
-_ASSETS: Final = "/docs/assets"
 _REFERENCE: Final = "#/components/schemas/{model}"
 _DESCRIPTION: Final = (
     "Microsoft.ImportExport as its published clients speak it, and what a portal and operators need beside it. "
@@ -47,20 +42,8 @@ class ErrorAnswer(Answer):
     error: ErrorDetailAnswer
 
 
-def add_docs(application: FastAPI) -> None:
-    """Give an application its description at /openapi.json and the page at /docs."""
-    application.mount(_ASSETS, StaticFiles(directory=swagger_ui_path))
-
-    async def page() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title=application.title,
-            swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{_ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{_ASSETS}/favicon-32x32.png",
-        )
-
-    application.get("/docs", include_in_schema=False)(page)
+def describe_on_demand(application: FastAPI) -> None:
+    """Let an application describe itself at /openapi.json; done once, when first asked."""
 
     def describe() -> dict[str, Any]:
         if not application.openapi_schema:
@@ -89,6 +72,7 @@ def _description(application: FastAPI) -> dict[str, Any]:
     for operations in described["paths"].values():
         for operation in operations.values():
             operation["security"] = [{"token": []}]
+            operation["summary"] = operation["description"].partition(".")[0]
             operation["responses"].pop("422", None)  # ours are 400, with every fault named
             operation["responses"]["default"] = refused
     for name in ("HTTPValidationError", "ValidationError"):

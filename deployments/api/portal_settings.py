@@ -1,5 +1,6 @@
 """A user's portal settings and dashboards: what they saved by their own wish, and how they are rid of it."""
 
+from contextlib import suppress
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request
@@ -22,15 +23,19 @@ from models.dashboards import (
     update_dashboard,
 )
 from models.database import database_time, reading, writing
-from models.errors import RequestError
+from models.erasure import erase_job_of_person, jobs_to_erase
+from models.errors import JobError, PortalSettingsNotFoundError, RequestError
+from models.lifecycle import Actor, Outcome
 from models.portal import SavedShape, SettingsPart, delete_settings, save_address
 from models.portal_documents import PortalSettingsDocument, export_settings, import_settings
+from models.receipts import Reason
 from models.requests import Shape
 
 router: Final = APIRouter(prefix="/portal", tags=["portal"])
 
 _Caller = Annotated[Caller, Depends(admitted)]
 
+_ERASED_MAX: Final = 1_000
 _SHOWN_MAX: Final = 10 * DASHBOARDS_MAX
 
 
@@ -44,6 +49,15 @@ class DashboardListAnswer(Answer):
     """The dashboards that a user sees: their own and the shared ones."""
 
     value: list[DashboardShape]
+
+
+class ErasedAnswer(Answer):
+    """What became of everything of a person's; `is_all` is false where there was more than one request does."""
+
+    jobs_deleted: int
+    jobs_erased: int
+    jobs_to_be_erased: int
+    is_all: bool
 
 
 class ImportedAnswer(Answer):
@@ -134,6 +148,31 @@ def _delete(request: Request, caller: Caller, what: SettingsPart) -> Response:
     # Files that an operator exported go with the next advance-jobs.
     errands_of(request).return_free_pages()
     return Response(status_code=200)
+
+
+@router.post("/erasePersonalData", operation_id="Portal_ErasePersonalData", response_model=ErasedAnswer)
+def erase_everything(request: Request, caller: _Caller) -> Response:
+    """Erase everything of the caller's; jobs not sent yet are deleted, others erased as soon as their drives are back.
+
+    Portal settings and private dashboards are deleted. At most 1,000 jobs at once; ask again until `isAll`.
+    """
+    with reading() as session:
+        found = jobs_to_erase(session, caller.user_id, _ERASED_MAX)
+    outcomes: list[Outcome | None] = []
+    for job_id, state in found:
+        with suppress(JobError), writing() as session:
+            at = database_time(session)
+            outcomes.append(erase_job_of_person(session, job_id, state, at=at, by=Actor.CUSTOMER))
+    with suppress(PortalSettingsNotFoundError), writing() as session:
+        at = database_time(session)
+        delete_settings(session, caller.user_id, SettingsPart.EVERYTHING, at=at, reason=Reason.WISH)
+    errands_of(request).return_free_pages()
+    return ErasedAnswer(
+        jobs_deleted=outcomes.count(None),
+        jobs_erased=outcomes.count(Outcome.DONE),
+        jobs_to_be_erased=outcomes.count(Outcome.WISHED),
+        is_all=len(outcomes) < _ERASED_MAX and len(outcomes) == len(found),
+    ).as_response()
 
 
 @router.get("/dashboards", operation_id="Dashboards_List", response_model=DashboardListAnswer)
