@@ -152,7 +152,7 @@ def _delete(request: Request, caller: Caller, what: SettingsPart) -> Response:
 
 @router.post("/erasePersonalData", operation_id="Portal_ErasePersonalData", response_model=ErasedAnswer)
 def erase_everything(request: Request, caller: _Caller) -> Response:
-    """Erase everything of the caller's; jobs not sent yet are deleted, others erased as soon as their drives are back.
+    """Erase all of the caller's; jobs not sent yet are deleted, others erased as soon as their drives are back.
 
     Portal settings and private dashboards are deleted. At most 1,000 jobs at once; ask again until `isAll`.
     """

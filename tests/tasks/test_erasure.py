@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlmodel import Session, col, select, update
 
+import models.erasure
 import tasks.erasure
 from models.database import database_time, reading, writing
 from models.deletion import delete_job
@@ -319,7 +320,7 @@ def test_cut_between_two_jobs_of_a_person_the_rest_is_done_by_the_next(any_datab
         return outcome
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.erasure, "wish_erasure", cut_at_the_third)
+        patch.setattr(models.erasure, "wish_erasure", cut_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             erase_jobs_of_user.fn(USER, 100)
     left = erase_jobs_of_user.fn(USER, 100)
