@@ -329,14 +329,14 @@ def parse(shape: type[_ShapeT], document: str | bytes) -> _ShapeT:
 
 
 def parse_create(
-    names: Mapping[str, str], document: bytes, user_id: UUID, require_location: Callable[[str], object]
+    names: Mapping[str, str], document: bytes, user_id: UUID | None, require_location: Callable[[str], object]
 ) -> JobRequest:
     """Read a request of Create Job whose names stand apart from its body, and name every fault of both at once.
 
     Args:
         names: `subscriptionId`, `resourceGroupName`, `jobName`.
         document: the body.
-        user_id: who asks.
+        user_id: whose job it is; None where nobody says.
         require_location: raises RequestError for a location that is none.
 
     Raises:

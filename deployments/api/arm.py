@@ -178,7 +178,8 @@ def create_job(request: Request, named: _Named, document: Annotated[bytes, Depen
         "resourceGroupName": named.resource_group,
         "jobName": named.name,
     }
-    asked = parse_create(names, document, named.scope.caller.user_id, locations.find)
+    owner = named.scope.caller.owner_as(named.scope.actor)
+    asked = parse_create(names, document, owner, locations.find)
     event_id = uuid4()
     with writing() as session:
         at = database_time(session)

@@ -195,7 +195,7 @@ def create(
     actor = caller.acts_in(body.subscription_id)
     if body.user_id not in {None, caller.user_id}:
         raise RequestError([("userId", "is another's; leave it out, it is yours")])
-    asked = body.model_copy(update={"user_id": caller.user_id})
+    asked = body.model_copy(update={"user_id": caller.owner_as(actor)})
     with writing() as session:
         job_id = put_job(session, asked, locations_of(request), at=database_time(session), by=actor)
         return _about(session, job_id, locations_of(request)).as_response()

@@ -15,6 +15,7 @@ from models.locations import load_locations
 from models.settings import Settings
 
 _STOP_SECONDS_MAX: Final = 5
+_START_SECONDS_MAX: Final = 60
 _BACKLOG: Final = 2048
 
 
@@ -89,6 +90,8 @@ def uvicorn_settings(settings: Settings) -> dict[str, Any]:
         "server_header": False,
         "timeout_graceful_shutdown": _STOP_SECONDS_MAX,
         "lifespan": "on",
+        # A process answers only once it has imported all; taken for dead before that, it would be killed.
+        "timeout_worker_healthcheck": _START_SECONDS_MAX,
     }
 
 

@@ -81,6 +81,10 @@ class Caller:
             return Actor.OPERATOR
         raise AccessError("the role customer and this subscription, or the role operator")
 
+    def owner_as(self, actor: Actor) -> UUID | None:
+        """Tell whose a job is that the caller creates: their own; what an operator writes for others is not."""
+        return self.user_id if actor is Actor.CUSTOMER else None
+
     def sees(self, subscription_id: str) -> bool:
         """Tell whether the jobs of a subscription are the caller's to see."""
         return self.scopes is None or subscription_id.lower() in self.scopes
