@@ -50,8 +50,11 @@ An error knows ids, states and codes, never a person's data, and nothing of HTTP
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 from uuid import UUID
+
+FAULTS_MAX: Final = 100
+"""Faults of one request that are told."""
 
 
 class DrivepostError(Exception):
@@ -268,14 +271,16 @@ class ActorNotAllowedError(DrivepostError):
 
 
 class RequestError(DrivepostError):
-    """A request is wrong; every fault is named, by the place where it stands and never by its value."""
+    """A request is wrong; its faults, at most 100, are named by their places, never by their values."""
 
     code = "InvalidRequestContent"
 
     def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
         """Take the faults, each a target (`properties.driveList[3].driveId`) and a text."""
-        self.faults = tuple(faults)
-        super().__init__("; ".join(f"{target}: {text}" if target else text for target, text in faults))
+        self.faults = tuple(faults[:FAULTS_MAX])
+        told = [f"{target}: {text}" if target else text for target, text in self.faults]
+        more = [f"and {len(faults) - FAULTS_MAX:,} more"] if len(faults) > FAULTS_MAX else []
+        super().__init__("; ".join([*told, *more]))
 
 
 class IntakeError(DrivepostError):

@@ -4,7 +4,7 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from models.errors import DatabaseError, DrivepostError, UnexpectedError
@@ -16,7 +16,7 @@ def without_data(error: Exception) -> DrivepostError:
     """Turn an error of a library into one of ours, which tells its type and place and not its text."""
     if isinstance(error, DrivepostError):
         return error
-    if isinstance(error, DBAPIError):
+    if isinstance(error, DBAPIError) and not isinstance(error, DataError):
         return DatabaseError(f"the database refused: {type(error.orig).__name__}")
     if isinstance(error, PoolTimeoutError):
         return DatabaseError("the database has no connection free; try again later")

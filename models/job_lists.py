@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, or_
+from sqlalchemy import ColumnElement, false, or_
 from sqlmodel import Session, col, select
 
 from models.jobs import Job
@@ -53,7 +53,7 @@ def list_jobs(
     key = col(Job.resource_key)
     chosen = select(Job).where(key > after).order_by(key).limit(rows_max + 1)
     if scopes is not None:
-        chosen = chosen.where(or_(*map(_below, scopes)) if scopes else False)
+        chosen = chosen.where(or_(false(), *map(_below, scopes)))
     if found_by is not None:
         chosen = chosen.where(found_by)
     found = session.exec(chosen).all()
@@ -62,5 +62,7 @@ def list_jobs(
 
 def _below(scope: str) -> ColumnElement[bool]:
     """Tell which keys begin with a scope and a slash; as a range, which the index of keys can answer."""
+    if "\x00" in scope:  # PostgreSQL keeps none, and would refuse to look for it
+        return false()
     key = col(Job.resource_key)
     return (key >= f"{scope.lower()}/") & (key < f"{scope.lower()}{_AFTER_SLASH}")

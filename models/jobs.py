@@ -130,7 +130,10 @@ def read_named_job(session: Session, subscription_id: str, resource_group: str, 
     Raises:
         JobNotFoundError: there is none.
     """
-    named = col(Job.resource_key) == resource_key(subscription_id, resource_group, name)
+    key = resource_key(subscription_id, resource_group, name)
+    if "\x00" in key:  # PostgreSQL keeps none, and would refuse to look for it
+        raise JobNotFoundError
+    named = col(Job.resource_key) == key
     job = session.exec(select(Job).where(named)).one_or_none()
     if job is None:
         raise JobNotFoundError

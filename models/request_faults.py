@@ -37,7 +37,7 @@ def _fault(kind: LiteralString, text: str) -> PydanticCustomError:
 def refusal(error: ValidationError) -> RequestError:
     """Tell what pydantic found, by places and without values."""
     faults = error.errors(include_input=False, include_url=False, include_context=False)
-    return RequestError([(_place(fault["loc"]), _text(fault["msg"])) for fault in faults])
+    return RequestError([(_place(fault["loc"]), plain_text(fault["msg"])) for fault in faults])
 
 
 def _place(path: tuple[int | str, ...]) -> str:
@@ -53,5 +53,6 @@ def _place(path: tuple[int | str, ...]) -> str:
     return shown
 
 
-def _text(message: str) -> str:
+def plain_text(message: str) -> str:
+    """Take off what pydantic puts before a text of ours."""
     return message.removeprefix("Value error, ")

@@ -8,7 +8,7 @@ Source: `arm/2021-01-01/storageimportexport.json`; the specification, sections 5
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     ModelWrapValidatorHandler,
     StrictBool,
@@ -27,11 +28,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError, from_json
+from pydantic_core import PydanticCustomError
 
 from models.copy_logs import LOG_FOLDER
 from models.drives import serial
-from models.errors import ManifestError, RequestError
+from models.errors import ManifestError
 from models.jobs import KekType, LogLevel
 from models.lifecycle import JobType
 from models.manifests import split_blob_path
@@ -140,8 +141,11 @@ class DriveShape(Shape):
 class BlobListShape(Shape):
     """`blobList`: blobs to export, by path and by prefix."""
 
-    blob_path: list[_Path] = Field(default_factory=list)
-    blob_path_prefix: list[Annotated[_Path, StringConstraints(pattern="^/")]] = Field(default_factory=list)
+    # After the first path that is none the rest of its list is not looked at: there may be very many.
+    blob_path: Annotated[list[_Path], FailFast()] = Field(default_factory=list)
+    blob_path_prefix: Annotated[list[Annotated[_Path, StringConstraints(pattern="^/")]], FailFast()] = Field(
+        default_factory=list
+    )
 
 
 class ExportShape(Shape):
@@ -200,7 +204,16 @@ def _drive_id(drive: object) -> object:
 _Drives = Annotated[list[DriveShape], WrapValidator(_drives_together)]
 _TagName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_KEPT)]
 _TagValue = Annotated[str, StringConstraints(max_length=256, pattern=_KEPT)]
-_Tags = Annotated[dict[_TagName, _TagValue], Field(max_length=TAGS_MAX)]
+
+
+def _few(tags: object) -> object:
+    # Before each is looked at.
+    if isinstance(tags, Mapping) and len(tags) > TAGS_MAX:
+        raise ValueError(f"has {len(tags):,} entries, and may have at most {TAGS_MAX}")
+    return tags
+
+
+_Tags = Annotated[dict[_TagName, _TagValue], BeforeValidator(_few)]
 
 
 def _diagnostics_path(path: str) -> str:
@@ -326,48 +339,3 @@ def parse(shape: type[_ShapeT], document: str | bytes) -> _ShapeT:
         refused = refusal(error)
     # Out here, so that pydantic's error, which names a customer's tags, does not travel in this one.
     raise refused
-
-
-def parse_create(
-    names: Mapping[str, str], document: bytes, user_id: UUID | None, require_location: Callable[[str], object]
-) -> JobRequest:
-    """Read a request of Create Job whose names stand apart from its body, and name every fault of both at once.
-
-    Args:
-        names: `subscriptionId`, `resourceGroupName`, `jobName`.
-        document: the body.
-        user_id: whose job it is; None where nobody says.
-        require_location: raises RequestError for a location that is none.
-
-    Raises:
-        RequestError: something is wrong; every fault is named by its place.
-    """
-    faults: list[tuple[str, str]] = []
-    try:
-        JobNames.model_validate(names)
-    except ValidationError as error:
-        faults += refusal(error).faults
-    body: CreateJobBody | None = None
-    try:
-        body = parse(CreateJobBody, document)
-        location: object = body.location
-    except RequestError as error:
-        faults += error.faults
-        location = _location_in(document)
-    if isinstance(location, str):
-        try:
-            require_location(location)
-        except RequestError as error:
-            faults += [fault for fault in error.faults if fault[0] not in dict(faults)]
-    if body is None or faults:
-        raise RequestError(faults)
-    return JobRequest.model_validate({**names, "userId": user_id, "body": body})
-
-
-def _location_in(document: bytes) -> object:
-    try:
-        read = from_json(document)
-    except ValueError:
-        return None
-    members = read if isinstance(read, dict) else {}
-    return next((member for name, member in members.items() if name.lower() == "location"), None)

@@ -237,6 +237,7 @@ def update_job(
     at: datetime,
     by: Actor,
     saves_as_default: bool = False,
+    asked_by: UUID | None = None,
 ) -> Outcome:
     """Change what a request names, all of it or nothing.
 
@@ -249,9 +250,10 @@ def update_job(
         body: what is to change.
         at: now, aware UTC.
         by: who asks.
-        saves_as_default: the user ticked that the request's carrier and return address are kept in the portal
-            settings of the user whose job it is. They are not where nothing else is to do: the request may be
-            one that was carried out before, and the user may have deleted them since.
+        saves_as_default: the user ticked that the request's carrier and return address are kept in their portal
+            settings. They are not where nothing else is to do: the request may be one that was carried out
+            before, and the user may have deleted them since.
+        asked_by: which user ticked; by default the one whose job it is.
 
     Returns:
         NOTHING_TO_DO when everything in the job is already as the request wants it.
@@ -290,7 +292,7 @@ def update_job(
     if not (changes or ships or cancels):
         return Outcome.NOTHING_TO_DO
     if saves_as_default:
-        _save_as_default(session, job.user_id, body.properties, at)
+        _save_as_default(session, asked_by or job.user_id, body.properties, at)
     return Outcome.DONE
 
 

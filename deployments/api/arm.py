@@ -34,9 +34,10 @@ from models.deletion import delete_job
 from models.drives import give_out_keys
 from models.errors import LocationNotFoundError, RequestError
 from models.job_facts import read_facts
+from models.job_requests import parse_create
 from models.jobs import Job, read_job, read_named_job
 from models.lifecycle import CANCELLABLE, Actor
-from models.requests import CreateJobBody, UpdateJobBody, parse_create
+from models.requests import CreateJobBody, UpdateJobBody
 from models.updates import is_creation, put_job, update_job
 
 router: Final = APIRouter(tags=["Microsoft.ImportExport"])

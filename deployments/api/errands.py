@@ -27,6 +27,7 @@ class Errands:
     def __init__(self) -> None:
         self._waiting: Queue[Callable[[], object] | None] = Queue(_WAITING_MAX)
         self._deployments: dict[str, UUID] = {}
+        self._is_ending = False
         self._thread = Thread(target=self._work, name="errands", daemon=True)
 
     def start(self) -> None:
@@ -35,9 +36,10 @@ class Errands:
 
     def stop(self) -> None:
         """End, and leave what is not asked for yet to advance-jobs."""
-        with suppress(Full):
+        self._is_ending = True
+        with suppress(Full):  # full, it has something to wake up for
             self._waiting.put_nowait(None)
-            self._thread.join(_STOP_SECONDS_MAX)
+        self._thread.join(_STOP_SECONDS_MAX)
 
     def ask(self, flow: str, job_id: UUID) -> None:
         """Ask for a run of a flow for a job, soon."""
@@ -52,7 +54,7 @@ class Errands:
             self._waiting.put_nowait(errand)
 
     def _work(self) -> None:
-        while (errand := self._waiting.get()) is not None:
+        while (errand := self._waiting.get()) is not None and not self._is_ending:
             try:
                 errand()
             except Exception as error:  # noqa: BLE001  the wish is a row, and is carried out later

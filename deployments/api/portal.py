@@ -15,6 +15,7 @@ from starlette.responses import Response
 from deployments.api.answers import Answer, JobAnswer, job_answer
 from deployments.api.bodies import body_of, described
 from deployments.api.callers import admitted
+from deployments.api.envelope import read_body
 from deployments.api.means import answer_about, errands_of, locations_of
 from deployments.api.pages import Paging
 from deployments.api.tokens import Caller, Role
@@ -26,6 +27,7 @@ from models.erasure import wish_erasure
 from models.errors import JobNotFoundError, RequestError
 from models.events import EventKind, JobEvent
 from models.job_facts import read_facts
+from models.job_requests import parse_job_request
 from models.jobs import Job, read_job, request_cancel
 from models.lifecycle import CANCELLABLE, Actor, Outcome
 from models.locations import Locations
@@ -185,13 +187,12 @@ def list_jobs_of_dashboard(
     response_model=PortalJobAnswer,
     openapi_extra=described(JobRequest),
 )
-def create(
-    request: Request, caller: _Caller, body: Annotated[JobRequest, Depends(body_of(JobRequest))]
-) -> Response:
+def create(request: Request, caller: _Caller, document: Annotated[bytes, Depends(read_body)]) -> Response:
     """Create a job, or replace it while it is Creating, with the ticks of the portal's form.
 
     What is ticked to be saved as default is kept in the caller's portal settings, and nothing else is.
     """
+    body = parse_job_request(document, locations_of(request).find)
     actor = caller.acts_in(body.subscription_id)
     if body.user_id not in {None, caller.user_id}:
         raise RequestError([("userId", "is another's; leave it out, it is yours")])
@@ -231,6 +232,7 @@ def update(
             at=database_time(session),
             by=actor,
             saves_as_default=body.save_carrier_and_return_address_as_default,
+            asked_by=caller.user_id,
         )
         answer = _about(session, job_id, locations_of(request))
     if answer.job.properties.cancel_requested and answer.job.properties.state in CANCELLABLE:

@@ -22,6 +22,7 @@ from models.errors import (
     TokenError,
     TooManyRequestsError,
 )
+from models.request_faults import plain_text
 
 STATUS: Final[Mapping[type[DrivepostError], int]] = {
     errors.AccessError: 403,
@@ -37,6 +38,7 @@ STATUS: Final[Mapping[type[DrivepostError], int]] = {
     errors.JobChangedError: 409,
     errors.JobNotFoundError: 404,
     errors.JobStateConflictError: 409,
+    errors.LocationNotFoundError: 404,
     errors.NoSuchPathError: 404,
     errors.NotAnImportJobError: 409,
     errors.NotReadyToShipError: 400,
@@ -55,7 +57,6 @@ _FAULT_OF_OURS: Final = 500
 _BUSY: Final = 503
 _METHOD_NOT_ALLOWED: Final = 405
 _TRY_AGAIN_SECONDS: Final = 5
-_DETAILS_MAX: Final = 100
 
 
 def status_of(error: DrivepostError) -> int:
@@ -70,7 +71,7 @@ def answer(error: DrivepostError) -> Response:
     faults = _faults(error)
     if faults:
         told["target"] = faults[0]["target"]
-        told["details"] = faults[:_DETAILS_MAX]
+        told["details"] = faults
     headers: dict[str, str] = {}
     if isinstance(error, TokenError):
         headers["WWW-Authenticate"] = 'Bearer realm="drivepost", error="invalid_token"'
@@ -100,7 +101,7 @@ def _place(name: str) -> str:
 
 def of_query(error: RequestValidationError) -> RequestError:
     """Tell what is wrong with a request's query or path, without repeating its values."""
-    return RequestError([(str(fault["loc"][-1]), str(fault["msg"])) for fault in error.errors()])
+    return RequestError([(str(fault["loc"][-1]), plain_text(str(fault["msg"]))) for fault in error.errors()])
 
 
 def of_routing(error: HTTPException) -> Response:
