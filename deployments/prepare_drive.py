@@ -36,7 +36,6 @@ _UNFINISHED_MANIFEST: Final = ".drivepost.manifest.unfinished"
 _UNFINISHED_FILE: Final = ".drivepost.file.unfinished"
 _OUR_NAMES: Final = frozenset(name.casefold() for name in (MANIFEST_NAME, _UNFINISHED_MANIFEST, _UNFINISHED_FILE))
 
-FAULTS_MAX: Final = 100
 _DRIVE_ID: Final = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,64}")
 
 File = tuple[Path, str]
@@ -363,8 +362,6 @@ def _shown(name: str) -> str:
 
 
 def _refuse(faults: list[tuple[str, str]]) -> None:
-    if len(faults) > FAULTS_MAX:
-        faults = [*faults[:FAULTS_MAX], ("", f"and {len(faults) - FAULTS_MAX} more")]
     if faults:
         raise RequestError(faults)
 

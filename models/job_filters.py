@@ -5,7 +5,8 @@
     name       = "state" | "jobType" | "name"
     text       = in single quotes; a quote in it is written twice
 
-`and` binds more closely than `or`; names of properties, and all texts, compare without regard to case.
+`and` binds more closely than `or`; words, names and texts compare without regard to case, and brackets may stand
+around each of them.
 
 Source: `$filter` of Jobs_ListBySubscription, "can be used to restrict the results to certain conditions"; which
 ones is ours to choose.
@@ -31,18 +32,22 @@ _WAY_OUT: Final = "write it as state eq 'Creating' and (jobType eq 'Import' or n
 
 
 def _state(text: str) -> ColumnElement[bool]:
-    named = {state.lower(): state for state in JobState}.get(text.lower())
+    named = {state.lower(): state for state in JobState}.get(_lower(text))
     return false() if named is None else col(Job.state) == named
 
 
 def _job_type(text: str) -> ColumnElement[bool]:
-    named = {job_type.lower(): job_type for job_type in JobType}.get(text.lower())
+    named = {job_type.lower(): job_type for job_type in JobType}.get(_lower(text))
     return false() if named is None else col(Job.job_type) == named
 
 
 def _name(text: str) -> ColumnElement[bool]:
-    # Names are ASCII; no text but ASCII is to become one by lowering it, and PostgreSQL keeps no U+0000.
-    return func.lower(col(Job.name)) == text.lower() if text.isascii() and text.isprintable() else false()
+    return func.lower(col(Job.name)) == _lower(text) if _lower(text) else false()
+
+
+def _lower(text: str) -> str:
+    """Lower a text; empty where it can be no word of ours: some letters become ASCII by being lowered."""
+    return text.lower() if text.isascii() and text.isprintable() else ""
 
 
 _COMPARED: Final[Mapping[str, Callable[[str], ColumnElement[bool]]]] = {

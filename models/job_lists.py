@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, false, or_
+from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, select
 
 from models.jobs import Job
@@ -43,26 +43,36 @@ def list_jobs(
 
     Args:
         session: an open session.
-        scopes: `subscription` or `subscription/resourceGroup`, each with all jobs below it; None is all there are.
+        scopes: `subscription` or `subscription/resourceGroup`, each with all jobs below it, none of them within
+            another; None is all there are.
         found_by: a condition beside, as `models.job_filters` makes it.
         after: the last key of the page before; empty begins.
         rows_max: jobs on the page, 1 to 100.
 
     Source: the specification, sections 8 and 10.
     """
-    key = col(Job.resource_key)
-    chosen = select(Job).where(key > after).order_by(key).limit(rows_max + 1)
-    if scopes is not None:
-        chosen = chosen.where(or_(false(), *map(_below, scopes)))
-    if found_by is not None:
-        chosen = chosen.where(found_by)
-    found = session.exec(chosen).all()
+    found: list[Job] = []
+    for first, end in _ranges(scopes, after):
+        key = col(Job.resource_key)
+        chosen = select(Job).where(key >= first if first != after else key > after).order_by(key)
+        if end is not None:
+            chosen = chosen.where(key < end)
+        if found_by is not None:
+            chosen = chosen.where(found_by)
+        found += session.exec(chosen.limit(rows_max + 1 - len(found))).all()
+        if len(found) > rows_max:
+            break
     return Page(found[:rows_max], is_last=len(found) <= rows_max)
 
 
-def _below(scope: str) -> ColumnElement[bool]:
-    """Tell which keys begin with a scope and a slash; as a range, which the index of keys can answer."""
-    if "\x00" in scope:  # PostgreSQL keeps none, and would refuse to look for it
-        return false()
-    key = col(Job.resource_key)
-    return (key >= f"{scope.lower()}/") & (key < f"{scope.lower()}{_AFTER_SLASH}")
+def _ranges(scopes: Sequence[str] | None, after: str) -> Sequence[tuple[str, str | None]]:
+    """Tell which keys are to be looked at: ranges in their order, none of them before `after`, without their ends.
+
+    Each is read by the index, so that nobody else's jobs are; scopes lie apart from each other.
+    """
+    if scopes is None:
+        return [(after, None)]
+    # PostgreSQL keeps no U+0000, and would refuse to look for it.
+    lowered = sorted({scope.lower() for scope in scopes if "\x00" not in scope}, key=lambda scope: f"{scope}/")
+    ranges = [(f"{scope}/", f"{scope}{_AFTER_SLASH}") for scope in lowered]
+    return [(max(first, after), end) for first, end in ranges if after < end]

@@ -37,7 +37,7 @@ def parse_create(
     except RequestError as error:
         faults += error.faults
         location = _location_in(document)
-    faults += _faults_of_location(location, require_location)
+    faults += _faults_of_location(location, require_location, faults)
     if body is None or faults:
         raise RequestError(faults)
     return JobRequest.model_validate({**names, "userId": user_id, "body": body})
@@ -52,7 +52,8 @@ def parse_job_request(document: bytes, require_location: Callable[[str], object]
     try:
         request = parse(JobRequest, document)
     except RequestError as error:
-        unknown = _faults_of_location(_location_in(document, "body"), require_location)
+        known = [(place.removeprefix("body."), text) for place, text in error.faults]
+        unknown = _faults_of_location(_location_in(document, "body"), require_location, known)
         raise RequestError([*error.faults, *((f"body.{place}", text) for place, text in unknown)]) from None
     unknown = _faults_of_location(request.body.location, require_location)
     if unknown:
@@ -60,12 +61,16 @@ def parse_job_request(document: bytes, require_location: Callable[[str], object]
     return request
 
 
-def _faults_of_location(location: object, require_location: Callable[[str], object]) -> Sequence[tuple[str, str]]:
-    if isinstance(location, str):
-        try:
-            require_location(location)
-        except RequestError as error:
-            return error.faults
+def _faults_of_location(
+    location: object, require_location: Callable[[str], object], known: Sequence[tuple[str, str]] = ()
+) -> Sequence[tuple[str, str]]:
+    """Tell that a location is none, unless something else is wrong with it."""
+    if not isinstance(location, str):
+        return []
+    try:
+        require_location(location)
+    except RequestError as error:
+        return [fault for fault in error.faults if fault[0] not in dict(known)]
     return []
 
 
@@ -77,5 +82,6 @@ def _location_in(document: bytes, *within: str) -> object:
         return None
     for wanted in (*within, "location"):
         members = found if isinstance(found, dict) else {}
-        found = next((member for name, member in members.items() if name.lower() == wanted), None)
+        # Of several the last one counts, as everywhere.
+        found = {name.lower(): member for name, member in members.items()}.get(wanted)
     return found

@@ -124,8 +124,10 @@ def read_job(session: Session, job_id: UUID, *, lock: bool = False) -> Job:
     return job
 
 
-def read_named_job(session: Session, subscription_id: str, resource_group: str, name: str) -> Job:
-    """Read a job by its three names, without regard to case.
+def read_named_job(
+    session: Session, subscription_id: str, resource_group: str, name: str, *, lock: bool = False
+) -> Job:
+    """Read a job by its three names, without regard to case; `lock` as `read_job` does.
 
     Raises:
         JobNotFoundError: there is none.
@@ -133,8 +135,8 @@ def read_named_job(session: Session, subscription_id: str, resource_group: str, 
     key = resource_key(subscription_id, resource_group, name)
     if "\x00" in key:  # PostgreSQL keeps none, and would refuse to look for it
         raise JobNotFoundError
-    named = col(Job.resource_key) == key
-    job = session.exec(select(Job).where(named)).one_or_none()
+    chosen = select(Job).where(col(Job.resource_key) == key)
+    job = session.exec(chosen.with_for_update() if lock else chosen).one_or_none()
     if job is None:
         raise JobNotFoundError
     return job

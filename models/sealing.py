@@ -8,6 +8,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -101,6 +102,7 @@ class KeyRing:
 WAY_OUT: Final = "put the key file back from its backup; without it the database's personal data is lost"
 
 
+@lru_cache(maxsize=64)
 def header(number: int) -> bytes:
     """Tell how every value that a key sealed begins."""
     return _HEADER.pack(_FORMAT, number)
@@ -114,5 +116,6 @@ def number_of(sealed: bytes) -> int | None:
     return number
 
 
+@lru_cache(maxsize=1024)
 def _bound(head: bytes, place: str) -> bytes:
     return head + place.encode()

@@ -21,42 +21,26 @@ from models.errors import (
     RequestError,
 )
 from models.events import EventKind, JobEvent
+from models.job_rows import CHILDREN, COLUMNS, add_drives, child_row, expiry_of, save_as_default
 from models.jobs import Job, move, read_job, request_cancel, resource_key
 from models.lifecycle import (
     UPDATABLE,
     Actor,
-    DriveState,
     JobProperty,
     JobState,
     JobType,
     Operation,
     Outcome,
     decide,
-    expiry,
     require_actor,
 )
 from models.locations import Locations
-from models.portal import save_address, saved_address_of
-from models.requests import DriveShape, JobDetails, JobRequest, Shape, UpdateDetails, UpdateJobBody
-from models.shipping import Direction, Package, ReturnAddress, ReturnShipping
-
-_CHILDREN: Final[Mapping[JobProperty, tuple[type[SQLModel], Mapping[str, Any]]]] = {
-    JobProperty.RETURN_ADDRESS: (ReturnAddress, {}),
-    JobProperty.RETURN_SHIPPING: (ReturnShipping, {}),
-    JobProperty.DELIVERY_PACKAGE: (Package, {"direction": Direction.DELIVERY}),
-}
-"""Properties that are a row of their own: its table, and what its key has beside the job's id."""
-
-_COLUMNS: Final[Mapping[JobProperty, str]] = {
-    JobProperty.LOG_LEVEL: "log_level",
-    JobProperty.BACKUP_DRIVE_MANIFEST: "backup_drive_manifest",
-    JobProperty.TAGS: "tags",
-}
-"""Properties that are a column of the job."""
+from models.portal import saved_address_of
+from models.requests import DriveShape, JobDetails, JobRequest, Shape, UpdateJobBody
+from models.shipping import Package, ReturnAddress, ReturnShipping
 
 _PUTS_MAX: Final = 10
 
-_SAVE: Final = "saveCarrierAndReturnAddressAsDefault"
 _USE: Final = "useSavedCarrierAndReturnAddress"
 
 _AS_FIRST_WRITTEN: Final = frozenset({"subscription_id", "resource_group", "name"})
@@ -93,11 +77,29 @@ def put_job(
         JobStateConflictError: a job of that name has left Creating.
         CancelAcceptedError: a job of that name is being cancelled.
     """
+    if event_id is not None:
+        acted = session.exec(select(JobEvent.job_id).where(col(JobEvent.id) == event_id)).one_or_none()
+        if acted is not None:
+            return acted
+    return put_new_or_replace(session, request, locations, at=at, by=by, event_id=event_id)[0].id
+
+
+def put_new_or_replace(
+    session: Session,
+    request: JobRequest,
+    locations: Locations,
+    *,
+    at: datetime,
+    by: Actor,
+    event_id: UUID | None = None,
+) -> tuple[Job, bool]:
+    """Create a job, or replace it while it is Creating, as `put_job` does; each time it is called.
+
+    Returns:
+        The job, and whether it is a new one.
+    """
     require_actor(Operation.REPLACE, by)
     columns = _job_columns(request, locations)
-    acted = session.exec(select(JobEvent.job_id).where(col(JobEvent.id) == event_id)).one_or_none()
-    if acted is not None:
-        return acted
     details = _with_saved(session, request)
     job, kind = _new_or_found(session, columns, at)
     if kind is EventKind.REPLACED:
@@ -106,22 +108,17 @@ def put_job(
             setattr(job, name, columns[name])
         for table in (ReturnAddress, ReturnShipping, Package, Drive):
             session.connection().execute(delete(table).where(col(table.job_id) == job.id))
-    job.updated_at = at
-    job.expires_at = _expiry(job, at)
-    session.flush()
-    _put_children(session, job.id, details)
-    _put_drives(session, job.id, details.drive_list or [], at)
+        job.updated_at = at
+        job.expires_at = expiry_of(job, at)
+        session.flush()
+        session.expire_all()
+    _add_children(session, job.id, details)
+    add_drives(session, job.id, details.drive_list or [], at)
     if request.save_carrier_and_return_address_as_default:
-        _save_as_default(session, request.user_id, request.body.properties, at)
+        save_as_default(session, request.user_id, request.body.properties, at)
     session.add(JobEvent(id=event_id or uuid4(), job_id=job.id, at=at, kind=kind, by=by, target=job.state))
     session.flush()
-    return job.id
-
-
-def is_creation(session: Session, event_id: UUID) -> bool:
-    """Tell whether the put of that event made a new job; False where it replaced one."""
-    kind = session.exec(select(JobEvent.kind).where(col(JobEvent.id) == event_id)).one()
-    return kind is EventKind.CREATED
+    return job, kind is EventKind.CREATED
 
 
 def _new_or_found(session: Session, columns: Mapping[str, Any], at: datetime) -> tuple[Job, EventKind]:
@@ -130,7 +127,8 @@ def _new_or_found(session: Session, columns: Mapping[str, Any], at: datetime) ->
         found = session.exec(chosen).one_or_none()
         if found is not None:
             return found, EventKind.REPLACED
-        job = Job(**columns, state_since=at, created_at=at, updated_at=at)
+        job = Job(**columns, state=JobState.CREATING, state_since=at, created_at=at, updated_at=at)
+        job.expires_at = expiry_of(job, at)
         try:
             with session.begin_nested():
                 session.add(job)
@@ -189,44 +187,14 @@ def _with_saved(session: Session, request: JobRequest) -> JobDetails:
     )
 
 
-def _save_as_default(
-    session: Session, user_id: UUID | None, details: JobDetails | UpdateDetails, at: datetime
-) -> None:
-    """Save what a request gives as its user's default; the request ticks so."""
-    address, shipping = details.return_address, details.return_shipping
-    if address is None or shipping is None:
-        fault = "saves returnAddress and returnShipping of the same request; give both, or leave this out"
-        raise RequestError([(_SAVE, fault)])
-    if user_id is None:
-        fault = "needs the userId that the job is created with; name it there, or leave this out"
-        raise RequestError([(_SAVE, fault)])
-    save_address(session, user_id, address, shipping, at=at)
-
-
-def _put_children(session: Session, job_id: UUID, details: JobDetails) -> None:
+def _add_children(session: Session, job_id: UUID, details: JobDetails) -> None:
     for name, shape in (
         (JobProperty.RETURN_ADDRESS, details.return_address),
         (JobProperty.RETURN_SHIPPING, details.return_shipping),
         (JobProperty.DELIVERY_PACKAGE, details.delivery_package),
     ):
         if shape is not None:
-            _put_child(session, job_id, name, shape)
-
-
-def _put_child(session: Session, job_id: UUID, name: JobProperty, shape: Shape) -> None:
-    table, key = _CHILDREN[name]
-    session.merge(table(job_id=job_id, **key, **shape.model_dump()))
-
-
-def _put_drives(session: Session, job_id: UUID, shapes: Sequence[DriveShape], at: datetime) -> None:
-    for number, shape in enumerate(shapes, start=1):
-        session.add(
-            Drive(job_id=job_id, number=number, state=DriveState.SPECIFIED, state_since=at, **shape.model_dump())
-        )
-
-
-def _expiry(job: Job, at: datetime) -> datetime | None:
-    return expiry(job.state, entered=job.state_since, updated=at, cancel_accepted=job.cancel_requested)
+            session.add(child_row(job_id, name, shape))
 
 
 def update_job(
@@ -242,7 +210,7 @@ def update_job(
     """Change what a request names, all of it or nothing.
 
     What is absent, null, or as it is already changes nothing and violates nothing; `cancelRequested: false`
-    means nothing and undoes nothing.
+    means nothing and undoes nothing, and `backupDriveManifest: false` nothing once it can no longer be changed.
 
     Args:
         session: a session that writes.
@@ -268,8 +236,24 @@ def update_job(
 
     Source: the specification, section 5.
     """
-    require_actor(Operation.UPDATE, by)
     job = read_job(session, job_id, lock=True)
+    return update_locked_job(
+        session, job, body, at=at, by=by, saves_as_default=saves_as_default, asked_by=asked_by
+    )
+
+
+def update_locked_job(
+    session: Session,
+    job: Job,
+    body: UpdateJobBody,
+    *,
+    at: datetime,
+    by: Actor,
+    saves_as_default: bool = False,
+    asked_by: UUID | None = None,
+) -> Outcome:
+    """Change a job that is locked already, as `update_job` does; afterwards `job` is as it is in the database."""
+    require_actor(Operation.UPDATE, by)
     changes = _changes(session, job, body)
     ships = bool(body.properties.state) and job.state is not JobState.SHIPPING
     cancels = bool(body.properties.cancel_requested) and not job.cancel_requested
@@ -288,11 +272,12 @@ def update_job(
     if ships:
         _ship(session, job, at=at, by=by)
     if cancels:
-        request_cancel(session, job_id, at=at, by=by)
+        request_cancel(session, job.id, at=at, by=by)
+        session.refresh(job)
     if not (changes or ships or cancels):
         return Outcome.NOTHING_TO_DO
     if saves_as_default:
-        _save_as_default(session, asked_by or job.user_id, body.properties, at)
+        save_as_default(session, asked_by or job.user_id, body.properties, at)
     return Outcome.DONE
 
 
@@ -309,7 +294,7 @@ def _changes(session: Session, job: Job, body: UpdateJobBody) -> dict[JobPropert
     wanted: dict[JobProperty, Any] = {
         JobProperty.TAGS: body.tags,
         JobProperty.LOG_LEVEL: body.properties.log_level,
-        JobProperty.BACKUP_DRIVE_MANIFEST: body.properties.backup_drive_manifest,
+        JobProperty.BACKUP_DRIVE_MANIFEST: _unless_sent_by_default(job, body.properties.backup_drive_manifest),
         JobProperty.DRIVE_LIST: _with_keys_kept(session, job, body.properties.drive_list),
         JobProperty.RETURN_ADDRESS: body.properties.return_address,
         JobProperty.RETURN_SHIPPING: body.properties.return_shipping,
@@ -320,6 +305,12 @@ def _changes(session: Session, job: Job, body: UpdateJobBody) -> dict[JobPropert
         for name, value in wanted.items()
         if value is not None and not _is_as_wanted(session, job, name, value)
     }
+
+
+def _unless_sent_by_default(job: Job, wanted: bool | None) -> bool | None:  # noqa: FBT001  a property's value
+    """Read over a `false` that comes too late to change anything: a published client sends it with every update."""
+    is_late = job.state not in UPDATABLE[JobProperty.BACKUP_DRIVE_MANIFEST]
+    return None if is_late and wanted is False else wanted
 
 
 def _with_keys_kept(
@@ -336,12 +327,12 @@ def _with_keys_kept(
 
 
 def _is_as_wanted(session: Session, job: Job, name: JobProperty, value: Any) -> bool:
-    if name in _COLUMNS:
-        return bool(getattr(job, _COLUMNS[name]) == value)
+    if name in COLUMNS:
+        return bool(getattr(job, COLUMNS[name]) == value)
     if name is JobProperty.DRIVE_LIST:
         drives = drives_of(session, job.id)
         return len(drives) == len(value) and all(map(_is_like, drives, value))
-    table, key = _CHILDREN[name]
+    table, key = CHILDREN[name]
     row = session.get(table, (job.id, *key.values()) if key else job.id)
     return row is not None and _is_like(row, value)
 
@@ -351,21 +342,21 @@ def _is_like(row: SQLModel, shape: Shape) -> bool:
 
 
 def _apply(session: Session, job: Job, changes: Mapping[JobProperty, Any], *, at: datetime, by: Actor) -> None:
-    columns = {_COLUMNS[name]: value for name, value in changes.items() if name in _COLUMNS}
+    columns = {COLUMNS[name]: value for name, value in changes.items() if name in COLUMNS}
     written = session.connection().execute(
         update(Job)
         .where(col(Job.id) == job.id, col(Job.state) == job.state)
-        .values(**columns, updated_at=at, expires_at=_expiry(job, at))
+        .values(**columns, updated_at=at, expires_at=expiry_of(job, at))
     )
     if written.rowcount != 1:
         raise JobChangedError(job.id)
     for name, value in changes.items():
-        if name in _CHILDREN:
-            _put_child(session, job.id, name, value)
+        if name in CHILDREN:
+            session.merge(child_row(job.id, name, value))
         elif name is JobProperty.DRIVE_LIST:
             session.connection().execute(delete(Drive).where(col(Drive.job_id) == job.id))
             session.expire_all()
-            _put_drives(session, job.id, value, at)
+            add_drives(session, job.id, value, at)
     session.add(JobEvent(job_id=job.id, at=at, kind=EventKind.UPDATED, by=by, what=", ".join(sorted(changes))))
     session.flush()
     session.refresh(job)
@@ -375,7 +366,7 @@ def _ship(session: Session, job: Job, *, at: datetime, by: Actor) -> None:
     missing = [
         str(name)
         for name in (JobProperty.RETURN_ADDRESS, JobProperty.DELIVERY_PACKAGE)
-        if session.get(_CHILDREN[name][0], (job.id, *_CHILDREN[name][1].values())) is None
+        if session.get(CHILDREN[name][0], (job.id, *CHILDREN[name][1].values())) is None
     ]
     if missing:
         raise NotReadyToShipError(missing)

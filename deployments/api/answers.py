@@ -5,17 +5,18 @@ Members that are not set are left out. A BitLocker key is in no shape but `BitLo
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Final, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 from sqlmodel import SQLModel
 from starlette.responses import Response
 
 from models.drives import Drive
 from models.errors import RequestError
-from models.job_facts import JobFacts, percent_of
+from models.job_facts import DriveFacts, JobFacts, percent_of
 from models.jobs import Job, KekType, LogLevel
 from models.lifecycle import DriveState, JobState, JobType
 from models.locations import Location, Locations
@@ -25,24 +26,38 @@ JOBS_TYPE: Final = f"{PROVIDER}/jobs"
 LOCATIONS_TYPE: Final = f"{PROVIDER}/locations"
 _COPY_UNDER_WAY: Final = "InProgress"
 
+_WRITERS: Final[dict[type[Any], TypeAdapter[Any]]] = {}
+"""What writes each shape; made once, which takes its time."""
 
-class Answer(BaseModel):
-    """A JSON object that we answer with."""
+_Street1 = Annotated[str, Field(alias="streetAddress1")]
+_Street2 = Annotated[str, Field(alias="streetAddress2")]
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+@dataclass(slots=True, kw_only=True)
+class Answer:
+    """A JSON object that we answer with: made of what was checked when it came in, and not checked again."""
+
+    __pydantic_config__: ClassVar = ConfigDict(alias_generator=to_camel)
 
     def as_response(self, status: int = 200) -> Response:
         """Make it an answer; what is not set is left out."""
-        content = self.model_dump_json(by_alias=True, exclude_none=True)
+        content = _writer(type(self)).dump_json(self, by_alias=True, exclude_none=True)
         return Response(content, status, media_type="application/json")
 
 
+def _writer(shape: type[Any]) -> TypeAdapter[Any]:
+    if shape not in _WRITERS:
+        _WRITERS[shape] = TypeAdapter(shape)
+    return _WRITERS[shape]
+
+
+@dataclass(slots=True, kw_only=True)
 class ReturnAddressAnswer(Answer):
     """`returnAddress`."""
 
     recipient_name: str
-    street_address_1: str = Field(alias="streetAddress1")
-    street_address_2: str = Field(alias="streetAddress2")
+    street_address_1: _Street1
+    street_address_2: _Street2
     city: str
     state_or_province: str
     postal_code: str
@@ -51,6 +66,7 @@ class ReturnAddressAnswer(Answer):
     email: str
 
 
+@dataclass(slots=True, kw_only=True)
 class ReturnShippingAnswer(Answer):
     """`returnShipping`."""
 
@@ -58,6 +74,7 @@ class ReturnShippingAnswer(Answer):
     carrier_account_number: str
 
 
+@dataclass(slots=True, kw_only=True)
 class PackageAnswer(Answer):
     """`deliveryPackage` and `returnPackage`."""
 
@@ -67,12 +84,13 @@ class PackageAnswer(Answer):
     ship_date: str | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class ShippingInformationAnswer(Answer):
     """`shippingInformation`: where the drives are sent, filled in from the location."""
 
     recipient_name: str
-    street_address_1: str = Field(alias="streetAddress1")
-    street_address_2: str = Field(alias="streetAddress2")
+    street_address_1: _Street1
+    street_address_2: _Street2
     city: str
     state_or_province: str
     postal_code: str
@@ -81,6 +99,7 @@ class ShippingInformationAnswer(Answer):
     additional_information: str
 
 
+@dataclass(slots=True, kw_only=True)
 class DriveAnswer(Answer):
     """One entry of `driveList`."""
 
@@ -97,6 +116,7 @@ class DriveAnswer(Answer):
     bytes_succeeded: int | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class BlobListAnswer(Answer):
     """`blobList`."""
 
@@ -104,6 +124,7 @@ class BlobListAnswer(Answer):
     blob_path_prefix: list[str] | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class ExportAnswer(Answer):
     """`export`."""
 
@@ -111,14 +132,16 @@ class ExportAnswer(Answer):
     blob_list_blob_path: str | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class EncryptionKeyAnswer(Answer):
     """`encryptionKey`."""
 
     kek_type: KekType
     kek_url: str | None = None
-    kek_vault_resource_id: str | None = Field(default=None, alias="kekVaultResourceID")
+    kek_vault_resource_id: Annotated[str | None, Field(alias="kekVaultResourceID")] = None
 
 
+@dataclass(slots=True, kw_only=True)
 class JobPropertiesAnswer(Answer):
     """`properties` of a job."""
 
@@ -141,12 +164,14 @@ class JobPropertiesAnswer(Answer):
     encryption_key: EncryptionKeyAnswer
 
 
+@dataclass(slots=True, kw_only=True)
 class IdentityAnswer(Answer):
     """`identity`; jobs have none of their own here."""
 
     type: str = "None"
 
 
+@dataclass(slots=True, kw_only=True)
 class SystemDataAnswer(Answer):
     """`systemData`, without who it was: that would be one more place with a person's data."""
 
@@ -154,6 +179,7 @@ class SystemDataAnswer(Answer):
     last_modified_at: datetime
 
 
+@dataclass(slots=True, kw_only=True)
 class JobAnswer(Answer):
     """A job."""
 
@@ -163,10 +189,11 @@ class JobAnswer(Answer):
     location: str
     tags: dict[str, str] | None = None
     properties: JobPropertiesAnswer
-    identity: IdentityAnswer = Field(default_factory=IdentityAnswer)
+    identity: IdentityAnswer = field(default_factory=IdentityAnswer)
     system_data: SystemDataAnswer
 
 
+@dataclass(slots=True, kw_only=True)
 class JobListAnswer(Answer):
     """A page of jobs, and where the next one is."""
 
@@ -174,6 +201,7 @@ class JobListAnswer(Answer):
     next_link: str | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class BitLockerKey(Answer):
     """The key of one drive."""
 
@@ -181,18 +209,20 @@ class BitLockerKey(Answer):
     drive_id: str
 
 
+@dataclass(slots=True, kw_only=True)
 class BitLockerKeysAnswer(Answer):
     """The keys of a job's drives."""
 
     value: list[BitLockerKey]
 
 
+@dataclass(slots=True, kw_only=True)
 class LocationPropertiesAnswer(Answer):
     """`properties` of a location."""
 
     recipient_name: str
-    street_address_1: str = Field(alias="streetAddress1")
-    street_address_2: str = Field(alias="streetAddress2")
+    street_address_1: _Street1
+    street_address_2: _Street2
     city: str
     state_or_province: str
     postal_code: str
@@ -203,6 +233,7 @@ class LocationPropertiesAnswer(Answer):
     alternate_locations: list[str]
 
 
+@dataclass(slots=True, kw_only=True)
 class LocationAnswer(Answer):
     """A site that takes drives."""
 
@@ -212,6 +243,7 @@ class LocationAnswer(Answer):
     properties: LocationPropertiesAnswer
 
 
+@dataclass(slots=True, kw_only=True)
 class LocationsAnswer(Answer):
     """All sites."""
 
@@ -225,7 +257,7 @@ def _of_row(shape: type[_AnswerT], row: SQLModel | None) -> _AnswerT | None:
     """Make a shape of the columns of the same names; they were checked when they came in."""
     if row is None:
         return None
-    return cast("_AnswerT", shape.model_construct(**{name: getattr(row, name) for name in shape.model_fields}))
+    return shape(**{each.name: getattr(row, each.name) for each in fields(shape)})
 
 
 def _package(row: SQLModel | None) -> PackageAnswer | None:
@@ -256,12 +288,12 @@ def job_answer(
     """
     job = facts.job
     drives = [_drive(drive) for drive in facts.drives] if with_drives else []
-    return JobAnswer.model_construct(
+    return JobAnswer(
         id=job_id_of(job),
         name=job.name,
         location=location or _display_name(locations, job.location),
         tags=job.tags or None,
-        properties=JobPropertiesAnswer.model_construct(
+        properties=JobPropertiesAnswer(
             storage_account_id=job.storage_account_id,
             job_type=job.job_type,
             return_address=_of_row(ReturnAddressAnswer, facts.return_address),
@@ -277,22 +309,22 @@ def job_answer(
             percent_complete=facts.percent_complete,
             drive_list=drives or None,
             export=_export(job),
-            encryption_key=EncryptionKeyAnswer.model_construct(
+            encryption_key=EncryptionKeyAnswer(
                 kek_type=job.kek_type, kek_url=job.kek_url, kek_vault_resource_id=job.kek_vault_resource_id
             ),
         ),
-        identity=IdentityAnswer.model_construct(),
-        system_data=SystemDataAnswer.model_construct(created_at=job.created_at, last_modified_at=job.updated_at),
+        identity=IdentityAnswer(),
+        system_data=SystemDataAnswer(created_at=job.created_at, last_modified_at=job.updated_at),
     )
 
 
-def _drive(drive: Drive) -> DriveAnswer:
+def _drive(drive: DriveFacts) -> DriveAnswer:
     status = drive.copy_status
     if status is None and drive.state is DriveState.TRANSFERRING:
         status_told: str | None = _COPY_UNDER_WAY
     else:
         status_told = status and status.value
-    return DriveAnswer.model_construct(
+    return DriveAnswer(
         drive_id=drive.drive_id or None,
         manifest_file=drive.manifest_file or None,
         manifest_hash=drive.manifest_hash or None,
@@ -311,8 +343,8 @@ def _export(job: Job) -> ExportAnswer | None:
     if job.job_type is not JobType.EXPORT:
         return None
     paths, prefixes = job.export_blob_paths, job.export_blob_path_prefixes
-    inline = BlobListAnswer.model_construct(blob_path=paths or None, blob_path_prefix=prefixes or None)
-    return ExportAnswer.model_construct(
+    inline = BlobListAnswer(blob_path=paths or None, blob_path_prefix=prefixes or None)
+    return ExportAnswer(
         blob_list=inline if paths or prefixes else None, blob_list_blob_path=job.export_blob_list_blob_path
     )
 
@@ -329,7 +361,7 @@ def _shipping_information(locations: Locations, job: Job) -> ShippingInformation
     if site is None:
         return None
     told = site.properties
-    return ShippingInformationAnswer.model_construct(
+    return ShippingInformationAnswer(
         recipient_name=told.recipient_name,
         street_address_1=told.street_address1,
         street_address_2=told.street_address2,
@@ -355,7 +387,21 @@ def keys_answer(drives: Sequence[Drive]) -> BitLockerKeysAnswer:
 
 def location_answer(location: Location) -> LocationAnswer:
     """Make the answer about a site."""
-    told: dict[str, Any] = location.properties.model_dump(by_alias=True)
+    told = location.properties
     return LocationAnswer(
-        id=location.id, name=location.name, properties=LocationPropertiesAnswer.model_validate(told)
+        id=location.id,
+        name=location.name,
+        properties=LocationPropertiesAnswer(
+            recipient_name=told.recipient_name,
+            street_address_1=told.street_address1,
+            street_address_2=told.street_address2,
+            city=told.city,
+            state_or_province=told.state_or_province,
+            postal_code=told.postal_code,
+            country_or_region=told.country_or_region,
+            phone=told.phone,
+            additional_shipping_information=told.additional_shipping_information,
+            supported_carriers=list(told.supported_carriers),
+            alternate_locations=list(told.alternate_locations),
+        ),
     )

@@ -18,6 +18,7 @@ from deployments.api.docs import describe_on_demand
 from deployments.api.envelope import Envelope, log, log_to_stderr
 from deployments.api.errands import Errands
 from deployments.api.paths import AnyCase
+from deployments.api.proxies import BehindProxy
 from deployments.api.refusals import answer, of_query, of_routing, status_of
 from deployments.api.tokens import tokens_of
 from models.database import database_time, reading, require_current_tables
@@ -62,7 +63,9 @@ def make_application() -> FastAPI:
     application.add_exception_handler(RequestValidationError, _wrong_query)
     application.add_exception_handler(HTTPException, _not_routed)
     application.add_middleware(AnyCase)
-    application.add_middleware(Envelope)  # the outermost
+    application.add_middleware(Envelope)
+    if settings.api_behind_proxy:
+        application.add_middleware(BehindProxy)
     return application
 
 

@@ -5,7 +5,6 @@ Source: `arm/<version>/storageimportexport.json`; the specification, sections 3 
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
-from uuid import uuid4
 
 from fastapi import APIRouter, Depends, Path, Request
 from sqlmodel import Session
@@ -35,10 +34,10 @@ from models.drives import give_out_keys
 from models.errors import LocationNotFoundError, RequestError
 from models.job_facts import read_facts
 from models.job_requests import parse_create
-from models.jobs import Job, read_job, read_named_job
+from models.jobs import Job, read_named_job
 from models.lifecycle import CANCELLABLE, Actor
 from models.requests import CreateJobBody, UpdateJobBody
-from models.updates import is_creation, put_job, update_job
+from models.updates import put_new_or_replace, update_locked_job
 
 router: Final = APIRouter(tags=["Microsoft.ImportExport"])
 
@@ -78,13 +77,13 @@ class Named:
     resource_group: str
     name: str
 
-    def read(self, session: Session) -> Job:
-        """Read it.
+    def read(self, session: Session, *, lock: bool = False) -> Job:
+        """Read it; `lock` keeps others from changing it until the transaction ends.
 
         Raises:
             JobNotFoundError: there is none.
         """
-        return read_named_job(session, self.scope.subscription_id, self.resource_group, self.name)
+        return read_named_job(session, self.scope.subscription_id, self.resource_group, self.name, lock=lock)
 
 
 async def _named(scope: _Scope, resource_group: _Group, name: Annotated[str, Path(alias="jobName")]) -> Named:
@@ -154,7 +153,7 @@ def _list(request: Request, paging: Paging, scope: str, *, with_drives: bool) ->
         page, next_link = paging.read(session, [scope])
         facts = read_facts(session, page.jobs, with_drives=with_drives)
         jobs = [job_answer(each, locations, with_drives=with_drives) for each in facts]
-    return JobListAnswer.model_construct(value=jobs, next_link=next_link).as_response()
+    return JobListAnswer(value=jobs, next_link=next_link).as_response()
 
 
 @router.get(_JOB, operation_id="Jobs_Get", response_model=JobAnswer)
@@ -181,14 +180,11 @@ def create_job(request: Request, named: _Named, document: Annotated[bytes, Depen
     }
     owner = named.scope.caller.owner_as(named.scope.actor)
     asked = parse_create(names, document, owner, locations.find)
-    event_id = uuid4()
     with writing() as session:
         at = database_time(session)
-        job_id = put_job(session, asked, locations, at=at, by=named.scope.actor, event_id=event_id)
-        status = 201 if is_creation(session, event_id) else 200
-        job = read_job(session, job_id)
+        job, is_new = put_new_or_replace(session, asked, locations, at=at, by=named.scope.actor)
         answer = answer_about(session, job, locations, location=asked.body.location)
-    return answer.as_response(status)
+    return answer.as_response(201 if is_new else 200)
 
 
 @router.patch(_JOB, operation_id="Jobs_Update", response_model=JobAnswer, openapi_extra=described(UpdateJobBody))
@@ -197,14 +193,12 @@ def update(
 ) -> Response:
     """Change a job's properties, all that are named or none; `cancelRequested: true` cancels it."""
     with writing() as session:
-        job_id = named.read(session).id
-        update_job(session, job_id, body, at=database_time(session), by=named.scope.actor)
+        job = named.read(session, lock=True)
+        update_locked_job(session, job, body, at=database_time(session), by=named.scope.actor)
         session.flush()
-        session.expire_all()
-        job = read_job(session, job_id)
         answer = answer_about(session, job, locations_of(request))
     if body.properties.cancel_requested and job.state in CANCELLABLE:
-        errands_of(request).ask("cancel-job", job_id)
+        errands_of(request).ask("cancel-job", job.id)
     return answer.as_response()
 
 
@@ -223,6 +217,6 @@ def delete(request: Request, named: _Named) -> Response:
 def list_keys(named: _Named) -> Response:
     """Give out the BitLocker keys of a job's drives; that it was done is written down."""
     with writing() as session:
-        job = read_job(session, named.read(session).id, lock=True)
+        job = named.read(session, lock=True)
         drives = give_out_keys(session, job.id, at=database_time(session), by=named.scope.actor)
         return keys_answer(drives).as_response()

@@ -1,16 +1,14 @@
 """The OpenAPI description of the API; it tells nothing of anybody, and is open to all, as its page at /docs is."""
 
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter
 
 from deployments.api.answers import Answer
 from deployments.api.bodies import SHAPES
-
-if TYPE_CHECKING:
-    from models.requests import Shape
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _DESCRIPTION: Final = (
@@ -19,6 +17,7 @@ _DESCRIPTION: Final = (
 )
 
 
+@dataclass(slots=True, kw_only=True)
 class FaultAnswer(Answer):
     """One fault of a request."""
 
@@ -27,6 +26,7 @@ class FaultAnswer(Answer):
     target: str
 
 
+@dataclass(slots=True, kw_only=True)
 class ErrorDetailAnswer(Answer):
     """What was refused, and what would have worked."""
 
@@ -36,6 +36,7 @@ class ErrorDetailAnswer(Answer):
     details: list[FaultAnswer] | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class ErrorAnswer(Answer):
     """A refusal."""
 
@@ -61,8 +62,10 @@ def _description(application: FastAPI) -> dict[str, Any]:
         routes=application.routes,
     )
     schemas = described["components"]["schemas"]
-    shapes: list[type[Shape] | type[Answer]] = [*SHAPES.values(), ErrorAnswer]
-    _, made = models_json_schema([(shape, "validation") for shape in shapes], ref_template=_REFERENCE)
+    shapes: list[type[Any]] = [*SHAPES.values(), ErrorAnswer]
+    _, made = TypeAdapter.json_schemas(
+        [(shape.__name__, "validation", TypeAdapter[Any](shape)) for shape in shapes], ref_template=_REFERENCE
+    )
     schemas.update(made["$defs"])
     described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     refused = {

@@ -3,11 +3,13 @@
 Source: the example ListOperations of the descriptions.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from deployments.api.answers import PROVIDER, Answer
 
 
+@dataclass(slots=True, kw_only=True)
 class DisplayAnswer(Answer):
     """How an operation is shown."""
 
@@ -17,6 +19,7 @@ class DisplayAnswer(Answer):
     description: str
 
 
+@dataclass(slots=True, kw_only=True)
 class OperationAnswer(Answer):
     """One operation."""
 
@@ -24,6 +27,7 @@ class OperationAnswer(Answer):
     display: DisplayAnswer
 
 
+@dataclass(slots=True, kw_only=True)
 class OperationsAnswer(Answer):
     """Every operation."""
 

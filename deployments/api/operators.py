@@ -1,5 +1,6 @@
 """For operators: what holds personal data, and therefore cannot be typed into the Prefect UI."""
 
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
@@ -33,6 +34,7 @@ async def _operator(caller: Annotated[Caller, Depends(admitted)]) -> Caller:
 _Operator = Annotated[Caller, Depends(_operator)]
 
 
+@dataclass(slots=True, kw_only=True)
 class ExtraDriveAnswer(Answer):
     """A drive that came with a job's package and is on no list."""
 
@@ -41,6 +43,7 @@ class ExtraDriveAnswer(Answer):
     shipped_back_at: datetime | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class OperatorJobAnswer(PortalJobAnswer):
     """A job as operators need it: with the drives that nobody listed, and whose it is."""
 
@@ -60,7 +63,8 @@ def _about(session: Session, job_id: UUID, locations: Locations) -> OperatorJobA
         for drive in session.exec(chosen)
     ]
     told = portal_answer(job, answer_about(session, job, locations))
-    return OperatorJobAnswer.model_construct(**dict(told), user_id=job.user_id, extra_drives=extra)
+    shallow = {each.name: getattr(told, each.name) for each in fields(told)}
+    return OperatorJobAnswer(**shallow, user_id=job.user_id, extra_drives=extra)
 
 
 @router.get("/jobs/{jobId}", operation_id="OperatorJobs_Get", response_model=OperatorJobAnswer)

@@ -3,6 +3,7 @@
 A job goes by its opaque id here. One that is not the caller's to see is answered as one that is not there.
 """
 
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
@@ -44,6 +45,7 @@ DashboardId = Annotated[OpaqueId, Path(alias="dashboardId")]
 _EVENTS_MAX: Final = 1_000
 
 
+@dataclass(slots=True, kw_only=True)
 class CallerAnswer(Answer):
     """Who asks, as we know them: by an opaque id."""
 
@@ -52,6 +54,7 @@ class CallerAnswer(Answer):
     subscriptions: list[str] | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class PortalJobAnswer(Answer):
     """A job, and what may be done with it now.
 
@@ -75,6 +78,7 @@ class PortalJobAnswer(Answer):
     erasure_outcome: Outcome | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class PortalJobListAnswer(Answer):
     """A page of jobs, and where the next one is."""
 
@@ -82,6 +86,7 @@ class PortalJobListAnswer(Answer):
     next_link: str | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class EventAnswer(Answer):
     """One thing that happened to a job."""
 
@@ -95,6 +100,7 @@ class EventAnswer(Answer):
     what: str | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class EventListAnswer(Answer):
     """What happened to a job, the oldest first."""
 
@@ -116,7 +122,7 @@ def read_own_job(session: Session, caller: Caller, job_id: UUID) -> Job:
 def portal_answer(job: Job, answer: JobAnswer) -> PortalJobAnswer:
     """Say beside the answer about a job what may be done with it now."""
     able = abilities_of(job)
-    return PortalJobAnswer.model_construct(
+    return PortalJobAnswer(
         job_id=job.id,
         job=answer,
         state_since=job.state_since,
@@ -165,7 +171,7 @@ def list_of_jobs(
         portal_answer(facts.job, job_answer(facts, locations_of(request)))
         for facts in read_facts(session, page.jobs)
     ]
-    return PortalJobListAnswer.model_construct(value=jobs, next_link=next_link)
+    return PortalJobListAnswer(value=jobs, next_link=next_link)
 
 
 @router.get(
@@ -294,5 +300,8 @@ def list_events(
         read_own_job(session, caller, job_id)
         chosen = select(JobEvent).where(col(JobEvent.job_id) == job_id, col(JobEvent.number) > after)
         events = session.exec(chosen.order_by(col(JobEvent.number)).limit(_EVENTS_MAX)).all()
-        told = [EventAnswer.model_validate(event, from_attributes=True) for event in events]
+        told = [
+            EventAnswer(**{each.name: getattr(event, each.name) for each in fields(EventAnswer)})
+            for event in events
+        ]
     return EventListAnswer(value=told).as_response()

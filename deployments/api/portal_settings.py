@@ -1,6 +1,7 @@
 """A user's portal settings and dashboards: what they saved by their own wish, and how they are rid of it."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request
@@ -45,12 +46,14 @@ class PortalSettingsBody(Shape):
     saved_carrier_and_return_address: SavedShape
 
 
+@dataclass(slots=True, kw_only=True)
 class DashboardListAnswer(Answer):
     """The dashboards that a user sees: their own and the shared ones."""
 
     value: list[DashboardShape]
 
 
+@dataclass(slots=True, kw_only=True)
 class ErasedAnswer(Answer):
     """What became of everything of a person's; `is_all` is false where there was more than one request does."""
 
@@ -60,6 +63,7 @@ class ErasedAnswer(Answer):
     is_all: bool
 
 
+@dataclass(slots=True, kw_only=True)
 class ImportedAnswer(Answer):
     """What came of an import."""
 

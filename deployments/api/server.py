@@ -83,8 +83,7 @@ def uvicorn_settings(settings: Settings) -> dict[str, Any]:
         "workers": settings.api_processes,
         "ssl_certfile": settings.api_tls_certificate_file,
         "ssl_keyfile": settings.api_tls_key_file,
-        "proxy_headers": settings.api_behind_proxy,
-        "forwarded_allow_ips": "*" if settings.api_behind_proxy else "127.0.0.1",
+        "proxy_headers": False,  # ours are stricter
         "access_log": False,
         "log_config": None,
         "server_header": False,

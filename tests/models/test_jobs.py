@@ -31,11 +31,12 @@ from models.jobs import (
     finish_cancel,
     move,
     read_job,
+    read_named_job,
     request_cancel,
 )
 from models.lifecycle import Actor, JobState, Outcome
 from models.runs import record_run, runs_to_forget
-from tests.builders import NOON, at_once, events_of, job_in, rows_of, set_columns, with_every_row
+from tests.builders import NOON, at_once, events_of, job_in, job_request, put, rows_of, set_columns, with_every_row
 
 MICROSECOND: Final = timedelta(microseconds=1)
 LATER: Final = NOON + timedelta(hours=1)
@@ -165,6 +166,44 @@ def test_a_job_is_found_by_its_id_and_by_its_name_in_any_case(sqlite: str) -> No
         for reference in (str(uuid4()), "s1/g1/job2", "job1", "", "s1/g1/job1/"):
             with pytest.raises(JobNotFoundError):
                 find_job(session, reference)
+
+
+def test_a_job_is_read_by_its_three_names_in_any_case(any_database: str) -> None:
+    """And by no others: a slash in one does not make it the next, and signs stand for themselves."""
+    with writing() as session:
+        request = {**job_request("My-Job_1"), "subscriptionId": "Sub-1", "resourceGroupName": "G.1_(x)"}
+        job_id = put(session, request)
+        put(session, {**request, "jobName": "My-Job-1"})
+    with reading() as session:
+        for names in (
+            ("Sub-1", "G.1_(x)", "My-Job_1"),
+            ("sub-1", "g.1_(x)", "my-job_1"),
+            ("SUB-1", "G.1_(X)", "MY-JOB_1"),
+        ):
+            found = read_named_job(session, *names)
+            assert found.id == job_id
+            assert (found.subscription_id, found.resource_group, found.name) == ("Sub-1", "G.1_(x)", "My-Job_1")
+        for names in (
+            *(("sub-2", "g.1_(x)", "my-job_1"), ("sub-1", "g.1_", "my-job_1"), ("sub-1", "g.1_(x)", "my-job")),
+            *(("sub-1", "g.1_(x)", "my-job%1"), ("sub-1", "g.1_(x)", "my-job?1"), ("sub-1", "g.1_(x)", "%")),
+            *(("sub-1", "g.1_(x)", "my-job_1 "), ("sub-1", "g.1_(x)", "my-job_1/"), ("", "", "")),
+            *(("sub-1", "g.1_(x)", "my-job_1\0"), ("\0", "g", "a"), ("größe", "g.1_(x)", "my-job_1")),
+            ("' OR 1=1 --", "g.1_(x)", "my-job_1"),
+        ):
+            with pytest.raises(JobNotFoundError):
+                read_named_job(session, *names)
+
+
+def test_a_name_that_was_deleted_names_nothing_and_then_another(any_database: str) -> None:
+    """It is free at once."""
+    job_id = new_job("Creating")
+    with writing() as session:
+        delete_job(session, job_id, at=LATER, by=Actor.CUSTOMER)
+        with pytest.raises(JobNotFoundError):
+            read_named_job(session, "s1", "g1", "job1")
+    again = new_job("Creating")
+    with reading() as session:
+        assert read_named_job(session, "s1", "g1", "job1").id == again != job_id
 
 
 # Cancelling.

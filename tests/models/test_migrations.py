@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from alembic import command
+from alembic.ddl.impl import DefaultImpl
 from sqlalchemy import MetaData, inspect, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, col, delete, select
@@ -15,14 +16,17 @@ from sqlmodel import SQLModel, col, delete, select
 from models import database
 from models.columns import Sealed
 from models.database import engine, reading, require_current_tables, upgrade, writing
-from models.drives import Drive, ExtraDrive
+from models.drives import Drive, ExtraDrive, give_out_keys
 from models.errors import DatabaseError, SealedValueError, SealingKeyError
+from models.events import EventKind, JobEvent
+from models.job_lists import list_jobs
 from models.jobs import Job
 from models.key_files import read_keys, use_ring
+from models.lifecycle import Actor
 from models.sealing import KEY_BYTES, KeyRing, number_of
 from models.settings import Settings
 from models.shipping import Package, ReturnAddress, ReturnShipping
-from tests.builders import NOON
+from tests.builders import NOON, events_of
 
 JOBS: Final = (UUID(int=0xA1), UUID(int=0xB2))
 MARK: Final = "Quince"
@@ -276,7 +280,7 @@ def texts_written() -> dict[str, list[dict[str, Any]]]:
 def test_a_first_version_reads_as_before(old_database: str) -> None:
     """Personal texts by the models, umlauts, emoji, empty ones and NULL; every other column of every table."""
     before = rows_now()
-    assert upgrade(old_database) == revision() == "0002"
+    assert upgrade(old_database) == revision() == "0003"
     require_current_tables()
     assert texts_by_models() == texts_written()
     assert sum(len(rows) for rows in texts_written().values()) == 2 * (2 + 2 + 2 + 1 + 1)
@@ -471,3 +475,208 @@ def test_an_old_database_without_rows_is_upgraded_too(old_database: str) -> None
     upgrade(old_database)
     assert all(rows == [] for rows in texts_by_models().values())
     assert set(inspect(engine()).get_table_names()) == {*SQLModel.metadata.tables, "alembic_version"}
+
+
+# From the second version to the third: lists go by name, and giving out BitLocker keys is an event.
+
+
+def migrate(url: str, target: str) -> None:
+    """Bring the tables up or down to a version."""
+    if revision() < target:
+        command.upgrade(database._alembic(url), target)
+    else:
+        command.downgrade(database._alembic(url), target)
+    engine().dispose()
+    assert revision() == target
+
+
+@pytest.fixture
+def second_version(old_database: str) -> str:
+    """A database of the second version, with two jobs that have rows in every table."""
+    upgrade(old_database)
+    migrate(old_database, "0002")
+    return old_database
+
+
+def set_kind(kind: str, of: str = "updated") -> None:
+    """Write another kind into some events, past the models."""
+    with engine().begin() as connection:
+        connection.execute(text("UPDATE job_event SET kind = :kind WHERE kind = :of"), {"kind": kind, "of": of})
+
+
+def test_the_keys_given_out_are_an_event_from_the_third_version_on(second_version: str) -> None:
+    """Before it the table knows no such word."""
+    with pytest.raises(IntegrityError):
+        set_kind("keys given out")
+    migrate(second_version, "0003")
+    set_kind("keys given out")
+    with writing() as session:
+        give_out_keys(session, JOBS[0], at=NOON, by=Actor.CUSTOMER)
+    with reading() as session:
+        assert [event.kind for event in events_of(session, JOBS[0])][1::2] == [EventKind.KEYS_GIVEN_OUT] * 2
+
+
+def test_every_kind_of_event_can_be_written(upgraded: str) -> None:
+    """A kind that is added to the models alone would be refused by a database that was brought up."""
+    for kind in EventKind:
+        with writing() as session:
+            session.add(JobEvent(job_id=JOBS[0], at=NOON, kind=kind, by=Actor.SERVICE))
+    with reading() as session:
+        assert [event.kind for event in events_of(session, JOBS[0])][3:] == [*EventKind]
+
+
+def test_every_row_is_kept_on_the_way_up_and_down_and_up(second_version: str) -> None:
+    """With its number; all but the events whose word the second version does not know."""
+    before = rows_now()
+    migrate(second_version, "0003")
+    assert rows_now() == {**before, "alembic_version": [{"version_num": "0003"}]}
+    set_kind("keys given out")
+    migrate(second_version, "0002")
+    left = [row for row in before["job_event"] if row["kind"] != "updated"]
+    assert len(left) == 4
+    assert rows_now() == {**before, "job_event": left}
+    migrate(second_version, "0003")
+    assert rows_now() == {**before, "job_event": left, "alembic_version": [{"version_num": "0003"}]}
+    assert texts_by_models() == texts_written()
+
+
+def test_what_the_tables_forbid_is_forbidden_in_each_version(second_version: str) -> None:
+    """The table of events was written anew on SQLite, and its checks, keys and references with it."""
+    for version in ("0003", "0002", "0003"):
+        migrate(second_version, version)
+        before = rows_now()
+        for broken in (
+            *FORBIDDEN,
+            "UPDATE job_event SET job_id = '00000000000000000000000000000001'",
+            "UPDATE job_event SET job_id = NULL",
+            'UPDATE job_event SET "by" = NULL',
+            "UPDATE job_event SET kind = NULL",
+            "UPDATE job_event SET kind = 'KEYS_GIVEN_OUT'",
+            "UPDATE job_event SET id = (SELECT id FROM job_event ORDER BY number LIMIT 1)",
+            "UPDATE job_event SET number = 1",
+            "UPDATE job SET resource_key = 's1/g1/job-a1'",
+            "UPDATE job SET resource_key = NULL",
+        ):
+            with pytest.raises(IntegrityError), engine().begin() as connection:
+                connection.execute(text(broken))
+        assert rows_now() == before
+
+
+def shape_of_events() -> dict[str, Any]:
+    """Tell what the table of events is made of, and how keys of jobs are indexed."""
+    told = inspect(engine())
+    return {
+        "columns": [(each["name"], str(each["type"]), each["nullable"]) for each in told.get_columns("job_event")],
+        "key": told.get_pk_constraint("job_event")["constrained_columns"],
+        "indexes": sorted(str(each["column_names"]) for each in told.get_indexes("job_event")),
+        "unique": sorted(str(each["column_names"]) for each in told.get_unique_constraints("job_event")),
+        "references": [
+            (each["constrained_columns"], each["referred_table"], each["options"])
+            for each in told.get_foreign_keys("job_event")
+        ],
+        "checks": sorted(str(each["name"]) for each in told.get_check_constraints("job_event")),
+        "unique keys of jobs": sorted(str(each["column_names"]) for each in told.get_unique_constraints("job")),
+        "indexes of jobs": sorted(str(each["column_names"]) for each in told.get_indexes("job")),
+    }
+
+
+def test_the_table_of_events_keeps_its_shape(second_version: str) -> None:
+    """Columns, key, indexes and references are those of before; the checks are two, and no more."""
+    before = shape_of_events()
+    assert before["checks"] == ["actor", "eventkind"]
+    assert before["references"] == [(["job_id"], "job", {"ondelete": "CASCADE"})]
+    for version in ("0003", "0002", "0003"):
+        migrate(second_version, version)
+        assert shape_of_events() == before
+
+
+def test_events_go_on_counting_and_go_with_their_job(second_version: str) -> None:
+    """A new one is the newest, whatever version the table came from."""
+    last = max(row["number"] for row in rows_now()["job_event"])
+    migrate(second_version, "0003")
+    with writing() as session:
+        made = JobEvent(job_id=JOBS[1], at=NOON, kind=EventKind.KEYS_GIVEN_OUT, by=Actor.OPERATOR)
+        session.add(made)
+        session.flush()
+        assert made.number is not None
+        assert made.number > last
+        session.connection().execute(delete(Job).where(col(Job.id) == JOBS[0]))
+    assert [row["job_id"] for row in rows_now()["job_event"]] == [JOBS[1].hex] * 4
+
+
+def collations() -> tuple[str, str]:
+    """Tell by which language PostgreSQL sorts keys of jobs, in the column and in its index; empty is its own."""
+    with engine().connect() as connection:
+        column = connection.scalar(
+            text(
+                "SELECT collation_name FROM information_schema.columns "
+                "WHERE table_name = 'job' AND column_name = 'resource_key'"
+            )
+        )
+        index = connection.scalar(
+            text(
+                "SELECT c.collname FROM pg_index i JOIN pg_collation c ON c.oid = i.indcollation[0] "
+                "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] "
+                "WHERE i.indrelid = 'job'::regclass AND a.attname = 'resource_key' AND i.indisunique"
+            )
+        )
+    return str(column or ""), str(index or "")
+
+
+def test_keys_of_jobs_sort_by_their_codes_on_postgresql(postgresql: str) -> None:
+    """In a database that begins with this version, and in one that was brought up; as before on the way down."""
+    assert collations() == ("C", "C")
+    migrate(postgresql, "0002")
+    assert collations() == ("", "default")
+    migrate(postgresql, "0003")
+    assert collations() == ("C", "C")
+    require_current_tables()
+
+
+def test_a_list_of_a_database_that_was_brought_up_goes_by_codes(second_version: str) -> None:
+    """On both databases; it has the jobs of before among the new ones."""
+    migrate(second_version, "0003")
+    names = ["a-b", "a_b", "aB", "a1", "A.2", "a"]
+    with engine().begin() as connection:
+        for number, name in enumerate(names):
+            columns = [key for key in old_rows(JOBS[0])["job"][0] if key not in {"id", "name", "resource_key"}]
+            told = ", ".join(columns)
+            connection.execute(
+                text(
+                    f"INSERT INTO job (id, name, resource_key, {told}) "  # noqa: S608
+                    f"SELECT :id, :name, :key, {told} FROM job WHERE name = 'job-a1'"
+                ),
+                stored({"id": UUID(int=number + 1), "name": name, "key": f"s1/g1/{name.lower()}"}),
+            )
+    with reading() as session:
+        listed = [job.resource_key for job in list_jobs(session, ["s1/g1"]).jobs]
+    assert listed == sorted(["s1/g1/job-a1", "s1/g1/job-b2", *(f"s1/g1/{name.lower()}" for name in names)])
+
+
+def test_an_upgrade_to_the_third_version_is_whole_or_not_at_all(
+    second_version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut at any of its statements it leaves rows and checks as they were, and may be run again."""
+    before, shape = rows_now(), shape_of_events()
+    execute = DefaultImpl._exec
+    for at in range(100):
+        left = at
+
+        def cut(held: DefaultImpl, *args: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return execute(held, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DefaultImpl, "_exec", cut)
+            try:
+                command.upgrade(database._alembic(second_version), "0003")
+            except KeyboardInterrupt:
+                engine().dispose()
+            else:
+                break
+        assert (rows_now(), shape_of_events()) == (before, shape)
+    assert at >= 3
+    assert revision() == "0003"

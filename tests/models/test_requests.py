@@ -1,15 +1,20 @@
 """What a customer may ask for: every fault is named at once by its place, and never by its value."""
 
 import json
+from itertools import combinations
 from typing import Any, Final
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic.alias_generators import to_snake
 
 from models.errors import RequestError
+from models.job_requests import parse_create
 from models.jobs import KekType, LogLevel
 from models.lifecycle import JobType
+from models.locations import load_locations
 from models.requests import CreateJobBody, JobRequest, ReturnRequest, Shape, ShipRequest, UpdateJobBody, parse
 from tests.builders import DRIVE, job_request
 
@@ -396,3 +401,153 @@ def test_what_an_operator_sends_back_is_told_in_full() -> None:
     assert told.model_dump(by_alias=True) == package
     assert set(faults({"returnPackage": {}}, ReturnRequest)) == {f"returnPackage.{name}" for name in package}
     assert parse(CreateJobBody, json.dumps(body())).properties.job_type is JobType.IMPORT
+
+
+# Create Job by the REST API: names, body and location.
+
+
+HERE: Final = {"subscriptionId": "s1", "resourceGroupName": "g1", "jobName": "job1"}
+USER: Final = UUID("3f2b8c1e-5d47-4a0b-9a54-0c8de2b7f611")
+
+
+def create(document: object, names: dict[str, str] | None = None) -> JobRequest:
+    """Read a request of Create Job as the API does."""
+    written = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return parse_create(names or HERE, written, USER, load_locations().find)
+
+
+def faults_of_create(document: object, names: dict[str, str] | None = None) -> list[str]:
+    """Read what is wrong: the places of its faults, in their order."""
+    with pytest.raises(RequestError) as refused:
+        create(document, names)
+    assert refused.value.__cause__ is None
+    return [place for place, _ in refused.value.faults]
+
+
+def test_a_request_of_the_api_is_its_names_and_its_body() -> None:
+    """The same as a request file of the intake with both."""
+    whole = {**HERE, "userId": str(USER), "body": CREATE_JOB}
+    assert create(CREATE_JOB) == parse(JobRequest, json.dumps(whole))
+    assert create({**CREATE_JOB, "location": "  westUS "}).body.location == "westUS"
+    assert parse_create(HERE, json.dumps(CREATE_JOB).encode(), None, load_locations().find).user_id is None
+
+
+def test_the_faults_of_names_body_and_location_are_told_at_once() -> None:
+    """Each alone, any two, and all of them."""
+    parts: dict[str, tuple[str, Any]] = {
+        "subscriptionId": ("name", "s_1"),
+        "resourceGroupName": ("name", "g/1"),
+        "jobName": ("name", "1"),
+        "location": ("location", "Atlantis"),
+        "properties.logLevel": ("body", "Loud"),
+    }
+    for size in range(1, len(parts) + 1):
+        for chosen in combinations(parts, size):
+            names = {**HERE, **{place: parts[place][1] for place in chosen if parts[place][0] == "name"}}
+            document = body(logLevel="Loud" if "properties.logLevel" in chosen else "Error")
+            document["location"] = "Atlantis" if "location" in chosen else "West US"
+            assert sorted(faults_of_create(document, names)) == sorted(chosen)
+
+
+@pytest.mark.parametrize("location", [None, 5, [], {"name": "West US"}, "", "Atlantis" * 99])
+def test_a_location_that_is_none_is_told_beside_the_rest(location: object) -> None:
+    """Whatever it is."""
+    document = {**body(logLevel="Loud"), "location": location}
+    assert set(faults_of_create(document)) == {"location", "properties.logLevel"}
+    del document["location"]
+    assert set(faults_of_create(document)) == {"location", "properties.logLevel"}
+
+
+def test_names_are_checked_even_where_there_is_no_body_to_read() -> None:
+    """What is no JSON, no object, nested too deep, or no text."""
+    deep = b'{"location": "West US", "properties": ' + b'{"a": ' * 20_000
+    for document in (b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, deep, b'{"a": "\\ud800"}'):
+        assert faults_of_create(document, {**HERE, "jobName": "1"})[0] == "jobName"
+        assert len(faults_of_create(document)) == 1 or document == b'{"a": "\\ud800"}'
+
+
+@pytest.mark.parametrize(("first", "second"), [("West US", "Atlantis"), ("Atlantis", "West US")])
+def test_a_location_given_twice_is_judged_as_it_is_read(first: str, second: str) -> None:
+    """By the one that would count, were nothing else wrong; in any case of its name."""
+    for name in ("location", "Location", "LOCATION"):
+        written = json.dumps(first)[1:-1], json.dumps(second)[1:-1]
+        twice = f'{{"location": "{written[0]}", "{name}": "{written[1]}", "properties": %s}}'
+        right = (twice % json.dumps(body()["properties"])).encode()
+        wrong = (twice % json.dumps(body(logLevel="Loud")["properties"])).encode()
+        alone = [] if second == "West US" else ["location"]
+        if alone:
+            assert faults_of_create(right) == alone
+        else:
+            assert create(right).body.location == second
+        assert sorted(faults_of_create(wrong)) == [*alone, "properties.logLevel"]
+
+
+SMUGGLED: Final[dict[str, Any]] = {
+    "subscriptionId": "s2",
+    "resourceGroupName": "g2",
+    "jobName": "other",
+    "userId": str(UUID(int=0xBAD)),
+    "saveCarrierAndReturnAddressAsDefault": True,
+    "useSavedCarrierAndReturnAddress": True,
+}
+
+
+def test_a_body_says_nothing_of_names_user_and_ticks() -> None:
+    """Wherever in it they stand, and in whatever case; they are read over."""
+    for recase in (str, str.upper, to_snake):
+        hidden = {recase(name): value for name, value in SMUGGLED.items()}
+        document = body()
+        document["properties"] = {**document["properties"], **hidden, "body": hidden}
+        document = {**hidden, **document, "body": {**body(logLevel="Verbose"), **hidden}, **hidden}
+        asked = create(document)
+        assert (asked.subscription_id, asked.resource_group_name, asked.job_name) == ("s1", "g1", "job1")
+        assert asked.user_id == USER
+        assert asked.save_carrier_and_return_address_as_default is False
+        assert asked.use_saved_carrier_and_return_address is False
+        assert asked.body.properties.log_level is LogLevel.ERROR
+
+
+def test_a_body_that_closes_its_brace_is_refused() -> None:
+    """What comes behind it is never read as part of a request around it."""
+    inner = json.dumps(body())
+    for tail in (
+        ', "userId": "00000000-0000-0000-0000-000000000bad"}',
+        ', "saveCarrierAndReturnAddressAsDefault": true, "x": {',
+        "}",
+        f" {inner}",
+        "\0",
+        " //",
+    ):
+        assert faults_of_create((inner + tail).encode()) == [""]
+        assert faults_of_create((f'{{"body": {inner}' + tail).encode())[0] in {"", "location"}
+    assert create(f"\n {inner} \t".encode()).job_name == "job1"
+
+
+# The rules of a whole body, and what would get around them by other names of the same properties.
+_EXPORT: Final = {"blobList": {"blobPathPrefix": ["/"]}}
+_UNDER_OTHER_NAMES: Final[dict[str, dict[str, Any]]] = {
+    "an import without drives": {"driveList": None, "jobType": None, "job_type": "Import"},
+    "an import with an export": {"jobType": None, "job_type": "Import", "export": _EXPORT},
+    "an export without blobs": {"driveList": None, "jobType": None, "job_type": "Export"},
+    "an export with drives": {"driveList": None, "jobType": "Export", "export": _EXPORT, "drive_list": [DRIVE]},
+    "a drive twice": {
+        "driveList": [DRIVE, {"drive_id": "serial1", "manifestFile": "m", "manifestHash": "A" * 32}]
+    },
+    "eleven drives": {
+        "driveList": None,
+        "drive_list": [{**DRIVE, "driveId": f"D{number}"} for number in range(11)],
+    },
+}
+
+
+@pytest.mark.parametrize("properties", _UNDER_OTHER_NAMES.values(), ids=_UNDER_OTHER_NAMES)
+def test_no_rule_is_got_around_by_names_that_the_api_does_not_have(properties: dict[str, Any]) -> None:
+    """A column's name is no property's: what is written so is either read over or judged like the rest."""
+    try:
+        asked = parse(CreateJobBody, json.dumps(body(**properties))).properties
+    except RequestError:
+        return
+    drives = [drive.drive_id.lower() for drive in asked.drive_list or []]
+    assert (asked.job_type is JobType.IMPORT) is bool(drives)
+    assert (asked.job_type is JobType.EXPORT) is (asked.export is not None)
+    assert len(drives) == len(set(drives)) <= 10

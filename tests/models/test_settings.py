@@ -1,6 +1,7 @@
 """Settings: an impossible value stops the start, names its variable, and is not repeated."""
 
 import os
+from itertools import combinations, product
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +52,31 @@ BOUNDS: Final = {
     "BAY_DIRECTORY": (["bay"], ["/srv/bay"]),
     "INTAKE_DIRECTORY": (["intake"], ["/srv/intake"]),
     "LOCATIONS_FILE": (["locations.json"], ["/srv/locations.json"]),
+    # Beyond this machine only with what is said of it below.
+    "API_HOST": (
+        ["", "0.0.0.0", "::", "10.0.0.1", "drivepost.example", " 127.0.0.1", "127.0.0.1.example"],  # noqa: S104
+        ["127.0.0.1", "::1", "localhost"],
+    ),
+    "API_PORT": (["-1", "65536", "http", "80.5", ""], ["0", "65535"]),
+    "API_PROCESSES": (["0", "65", "two"], ["1", "64"]),
+    "API_REQUESTS_PER_MINUTE": (["0", "-1", "1000001", "1.5"], ["1", "1000000"]),
+    # Alone; with the other two, below.
+    "API_ISSUER": (["https://issuer.example"], [""]),
+    "API_AUDIENCE": ([], [""]),
+    "API_JWKS_URL": (
+        [
+            *(SECRET, f"http://{SECRET}.example/keys", "http://localhost.example/keys", "ftp://127.0.0.1/keys"),
+            *("https://", "https:///keys", "file:///keys", "//issuer.example/keys", "127.0.0.1/keys"),
+            *(f"http://127.0.0.1@{SECRET}.example/keys", f"http://{SECRET}[::1/keys", "http://10.0.0.1/keys"),
+        ],
+        [""],
+    ),
+    "API_USER_CLAIM": ([""], ["oid"]),
+    "API_ROLES_CLAIM": ([""], ["groups"]),
+    "API_SUBSCRIPTIONS_CLAIM": ([""], ["https://issuer.example/subscriptions"]),
+    "API_TLS_CERTIFICATE_FILE": (["certificate.pem", "./certificate.pem", "/srv/certificate.pem"], []),
+    "API_TLS_KEY_FILE": (["key.pem", "./key.pem"], []),
+    "API_BEHIND_PROXY": (["", "maybe", "2"], ["true", "false", "1"]),
     "DEFAULT_STORE": (
         [SECRET, "/srv/blobs", "ftp://x", "bogus://x/{container}", "s3:"],
         ["", "file:///srv/blobs", "az://x"],
@@ -100,6 +126,91 @@ def test_a_lease_outlives_two_looks_at_it(monkeypatch: pytest.MonkeyPatch) -> No
         Settings()
     monkeypatch.setenv("DRIVEPOST_COPY_LEASE_SECONDS", "10")
     assert Settings().copy_lease_seconds == 10
+
+
+ISSUER: Final = {
+    "ISSUER": "https://issuer.example",
+    "AUDIENCE": "drivepost",
+    "JWKS_URL": "https://issuer.example/keys",
+}
+TLS: Final = {"TLS_CERTIFICATE_FILE": "/srv/certificate.pem", "TLS_KEY_FILE": "/srv/key.pem"}
+PROXY: Final = {"BEHIND_PROXY": "true"}
+
+
+def with_api(patch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
+    """Set what concerns the REST API, and nothing else of it."""
+    for name in [name for name in os.environ if name.startswith("DRIVEPOST_API_")]:
+        patch.delenv(name)
+    for name, value in settings.items():
+        patch.setenv(f"DRIVEPOST_API_{name}", value)
+
+
+def subsets(settings: dict[str, str]) -> list[dict[str, str]]:
+    """Give all parts of some settings that are neither empty nor whole."""
+    sizes = range(1, len(settings))
+    return [dict(chosen) for size in sizes for chosen in combinations(settings.items(), size)]
+
+
+def test_an_issuer_is_known_in_full_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who issues, for whom, and where the keys are; a part of it would take tokens that nobody checked."""
+    for part in subsets(ISSUER):
+        for blank in ({}, dict.fromkeys(ISSUER.keys() - part.keys(), "")):
+            with_api(monkeypatch, {**part, **blank})
+            with pytest.raises(SettingsError, match=r"^DRIVEPOST_API_ISSUER: .* set all three$"):
+                Settings()
+    for whole in (ISSUER, dict.fromkeys(ISSUER, ""), {}):
+        with_api(monkeypatch, whole)
+        assert bool(Settings().api_issuer) is (whole == ISSUER)
+    for url in ("http://127.0.0.1:9/keys", "http://localhost/keys", "http://[::1]:9/keys", "HTTPS://a.example"):
+        with_api(monkeypatch, {**ISSUER, "JWKS_URL": url})
+        assert Settings().api_jwks_url == url
+
+
+def test_a_certificate_goes_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either alone would serve in clear what was meant to be sealed."""
+    for part in subsets(TLS):
+        with_api(monkeypatch, part)
+        with pytest.raises(SettingsError, match=r"^DRIVEPOST_API_TLS_CERTIFICATE_FILE: .* set both$"):
+            Settings()
+    with_api(monkeypatch, TLS)
+    assert Settings().api_tls_key_file == Path("/srv/key.pem")
+
+
+HOSTS_BEYOND: Final = ("0.0.0.0", "::", "10.0.0.1", "drivepost.example")  # noqa: S104
+
+
+@pytest.mark.parametrize("host", HOSTS_BEYOND)
+def test_the_api_listens_beyond_this_machine_only_where_it_is_safe(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With tokens of an issuer, and either TLS of its own or a proxy that speaks it; else it does not start."""
+    for issuer, tls, proxy in product((False, True), repeat=3):
+        chosen = {**(ISSUER if issuer else {}), **(TLS if tls else {}), **(PROXY if proxy else {})}
+        with_api(monkeypatch, {"HOST": host, **chosen})
+        if issuer and (tls or proxy):
+            assert Settings().api_host == host
+            continue
+        missing = "BEHIND_PROXY" if issuer else "ISSUER"
+        with pytest.raises(SettingsError, match=rf"^DRIVEPOST_API_HOST: .*set .*DRIVEPOST_API_{missing}"):
+            Settings()
+    with_api(monkeypatch, {"HOST": host, **ISSUER, "BEHIND_PROXY": "false"})
+    with pytest.raises(SettingsError, match=r"^DRIVEPOST_API_HOST: beyond this machine TLS is needed"):
+        Settings()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_on_this_machine_the_api_needs_nothing_beside(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default; and what is needed elsewhere is no hindrance."""
+    with_api(monkeypatch, {})
+    assert (Settings().api_host, Settings().api_port) == ("127.0.0.1", 8000)
+    for chosen in ({}, ISSUER, TLS, PROXY, {**ISSUER, **TLS, **PROXY}):
+        with_api(monkeypatch, {"HOST": host, **chosen})
+        assert Settings().api_host == host
+
+
+def test_the_token_lies_with_the_keys(folder: Path) -> None:
+    """In the data directory."""
+    assert Settings().token_file == folder / "keys" / "api.token"
 
 
 def test_every_setting_is_said_in_a_line_and_has_a_test_of_its_bounds() -> None:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from models.database import reading, writing
+from models.deletion import delete_job
 from models.drives import drives_of
 from models.errors import (
     ActorNotAllowedError,
@@ -23,9 +24,10 @@ from models.errors import (
 from models.events import EventKind
 from models.jobs import Job, LogLevel, read_job
 from models.lifecycle import Actor, JobProperty, JobState, Outcome
-from models.requests import UpdateJobBody, parse
+from models.locations import load_locations
+from models.requests import JobRequest, UpdateJobBody, parse
 from models.shipping import Direction, Package, ReturnAddress
-from models.updates import update_job
+from models.updates import put_new_or_replace, update_job
 from tests.builders import (
     ADDRESS,
     DRIVE,
@@ -192,6 +194,34 @@ def test_an_act_done_twice_is_done_once(any_database: str) -> None:
     before = everything(job_id)
     assert put_again(job_request(logLevel="Verbose"), event_id=act) == job_id
     assert everything(job_id) == before
+
+
+def put_and_tell(**properties: Any) -> tuple[UUID, bool]:
+    """Put a job, and tell whether it was a new one."""
+    request = parse(JobRequest, json.dumps(job_request(**properties)))
+    with writing() as session:
+        job, is_new = put_new_or_replace(session, request, load_locations(), at=LATER, by=Actor.CUSTOMER)
+        return job.id, is_new
+
+
+def test_a_put_tells_whether_it_made_a_new_job(any_database: str) -> None:
+    """Also when it is done again, and when a job of that name was deleted in between."""
+    job_id, is_new = put_and_tell()
+    assert is_new
+    assert put_and_tell(logLevel="Verbose") == (job_id, False)
+    with writing() as session:
+        delete_job(session, job_id, at=LATER, by=Actor.CUSTOMER)
+    other, is_new = put_and_tell()
+    assert is_new
+    assert other != job_id
+
+
+def test_of_two_puts_at_once_one_is_told_as_the_creation(any_database: str) -> None:
+    """The other replaced what it made."""
+    ends = at_once(put_and_tell, put_and_tell)
+    told = [end for end in ends if isinstance(end, tuple)]
+    assert len({job_id for job_id, _ in told}) == 1, ends
+    assert sorted(is_new for _, is_new in told) == [False, True]
 
 
 def test_a_put_at_a_place_that_is_none_writes_nothing(sqlite: str) -> None:
@@ -418,3 +448,19 @@ def test_a_cancel_asked_again_of_a_job_completed_by_it_answers_the_same(sqlite: 
     assert patch(new_job("Completed", cancelled=True), CHANGES["cancelRequested"][1]) is Outcome.NOTHING_TO_DO
     with pytest.raises(JobStateConflictError, match="a Completed job cannot take 'cancel'"):
         patch(new_job("Completed", "job2"), CHANGES["cancelRequested"][1])
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_a_false_that_a_client_sends_with_every_update_is_read_over_where_it_is_too_late(
+    sqlite: str, state: JobState
+) -> None:
+    """`backupDriveManifest: false`, which 1.0.0b2 sends by default, beside a tag that may always be changed."""
+    with writing() as session:
+        job_id = job_in(session, state, backupDriveManifest=True)
+    body = parse(UpdateJobBody, json.dumps({"tags": {"a": "b"}, "properties": {"backupDriveManifest": False}}))
+    with writing() as session:
+        assert update_job(session, job_id, body, at=LATER, by=Actor.CUSTOMER) is Outcome.DONE
+    with reading() as session:
+        job = read_job(session, job_id)
+        assert job.tags == {"a": "b"}
+        assert job.backup_drive_manifest is (state not in EARLY)

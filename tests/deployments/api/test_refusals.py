@@ -312,7 +312,7 @@ def test_a_database_that_refuses_is_a_503_that_tells_nothing(
 ) -> None:
     """With Retry-After; the text of its driver holds rows."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(arm, "read_named_job", fail)
