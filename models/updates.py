@@ -308,7 +308,7 @@ def _changes(session: Session, job: Job, body: UpdateJobBody) -> dict[JobPropert
 
 
 def _unless_sent_by_default(job: Job, wanted: bool | None) -> bool | None:  # noqa: FBT001  a property's value
-    """Read over a `false` that comes too late to change anything: a published client sends it with every update."""
+    """Read over a `false` that comes too late to change anything: one client sends it with every update."""
     is_late = job.state not in UPDATABLE[JobProperty.BACKUP_DRIVE_MANIFEST]
     return None if is_late and wanted is False else wanted
 

@@ -19,7 +19,7 @@ from models.errors import RequestError
 from models.job_facts import DriveFacts, JobFacts, percent_of
 from models.jobs import Job, KekType, LogLevel
 from models.lifecycle import DriveState, JobState, JobType
-from models.locations import Location, Locations
+from models.locations import Location, LocationProperties, Locations
 
 PROVIDER: Final = "Microsoft.ImportExport"
 JOBS_TYPE: Final = f"{PROVIDER}/jobs"
@@ -28,9 +28,6 @@ _COPY_UNDER_WAY: Final = "InProgress"
 
 _WRITERS: Final[dict[type[Any], TypeAdapter[Any]]] = {}
 """What writes each shape; made once, which takes its time."""
-
-_Street1 = Annotated[str, Field(alias="streetAddress1")]
-_Street2 = Annotated[str, Field(alias="streetAddress2")]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,18 +49,40 @@ def _writer(shape: type[Any]) -> TypeAdapter[Any]:
 
 
 @dataclass(slots=True, kw_only=True)
-class ReturnAddressAnswer(Answer):
-    """`returnAddress`."""
+class AddressAnswer(Answer):
+    """What every address has."""
 
     recipient_name: str
-    street_address_1: _Street1
-    street_address_2: _Street2
+    street_address_1: Annotated[str, Field(alias="streetAddress1")]
+    street_address_2: Annotated[str, Field(alias="streetAddress2")]
     city: str
     state_or_province: str
     postal_code: str
     country_or_region: str
     phone: str
+
+
+@dataclass(slots=True, kw_only=True)
+class ReturnAddressAnswer(AddressAnswer):
+    """`returnAddress`."""
+
     email: str
+
+
+@dataclass(slots=True, kw_only=True)
+class ShippingInformationAnswer(AddressAnswer):
+    """`shippingInformation`: where the drives are sent, filled in from the location."""
+
+    additional_information: str
+
+
+@dataclass(slots=True, kw_only=True)
+class LocationPropertiesAnswer(AddressAnswer):
+    """`properties` of a location."""
+
+    additional_shipping_information: str
+    supported_carriers: list[str]
+    alternate_locations: list[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,21 +101,6 @@ class PackageAnswer(Answer):
     tracking_number: str
     drive_count: int | None = None
     ship_date: str | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class ShippingInformationAnswer(Answer):
-    """`shippingInformation`: where the drives are sent, filled in from the location."""
-
-    recipient_name: str
-    street_address_1: _Street1
-    street_address_2: _Street2
-    city: str
-    state_or_province: str
-    postal_code: str
-    country_or_region: str
-    phone: str
-    additional_information: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -214,23 +218,6 @@ class BitLockerKeysAnswer(Answer):
     """The keys of a job's drives."""
 
     value: list[BitLockerKey]
-
-
-@dataclass(slots=True, kw_only=True)
-class LocationPropertiesAnswer(Answer):
-    """`properties` of a location."""
-
-    recipient_name: str
-    street_address_1: _Street1
-    street_address_2: _Street2
-    city: str
-    state_or_province: str
-    postal_code: str
-    country_or_region: str
-    phone: str
-    additional_shipping_information: str
-    supported_carriers: list[str]
-    alternate_locations: list[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -361,17 +348,20 @@ def _shipping_information(locations: Locations, job: Job) -> ShippingInformation
     if site is None:
         return None
     told = site.properties
-    return ShippingInformationAnswer(
-        recipient_name=told.recipient_name,
-        street_address_1=told.street_address1,
-        street_address_2=told.street_address2,
-        city=told.city,
-        state_or_province=told.state_or_province,
-        postal_code=told.postal_code,
-        country_or_region=told.country_or_region,
-        phone=told.phone,
-        additional_information=told.additional_shipping_information,
-    )
+    return ShippingInformationAnswer(**_address(told), additional_information=told.additional_shipping_information)
+
+
+def _address(told: LocationProperties) -> dict[str, str]:
+    return {
+        "recipient_name": told.recipient_name,
+        "street_address_1": told.street_address1,
+        "street_address_2": told.street_address2,
+        "city": told.city,
+        "state_or_province": told.state_or_province,
+        "postal_code": told.postal_code,
+        "country_or_region": told.country_or_region,
+        "phone": told.phone,
+    }
 
 
 def keys_answer(drives: Sequence[Drive]) -> BitLockerKeysAnswer:
@@ -392,14 +382,7 @@ def location_answer(location: Location) -> LocationAnswer:
         id=location.id,
         name=location.name,
         properties=LocationPropertiesAnswer(
-            recipient_name=told.recipient_name,
-            street_address_1=told.street_address1,
-            street_address_2=told.street_address2,
-            city=told.city,
-            state_or_province=told.state_or_province,
-            postal_code=told.postal_code,
-            country_or_region=told.country_or_region,
-            phone=told.phone,
+            **_address(told),
             additional_shipping_information=told.additional_shipping_information,
             supported_carriers=list(told.supported_carriers),
             alternate_locations=list(told.alternate_locations),
