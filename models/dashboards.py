@@ -7,13 +7,13 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import Field, StrictBool, StringConstraints, model_validator
-from sqlalchemy import ColumnElement, delete
+from sqlalchemy import ColumnElement, case, delete
 from sqlmodel import Session, col, func, select
 
 from models.errors import DashboardNotFoundError, RequestError
 from models.jobs import Job
 from models.lifecycle import JobState, JobType
-from models.portal import Dashboard, settings_to_write
+from models.portal import Dashboard, lock_settings, settings_to_write
 from models.requests import OpaqueId, ResourceGroupName, Shape, SubscriptionId
 
 DASHBOARDS_MAX: Final = 100
@@ -136,9 +136,13 @@ def columns_of(shape: DashboardShape) -> dict[str, Any]:
 
 
 def dashboards_for(session: Session, user_id: UUID, rows_max: int) -> Sequence[Dashboard]:
-    """Find the dashboards that a user sees, their own and the shared ones, by name, at most `rows_max`."""
+    """Find the dashboards that a user sees, their own and then the shared ones, by name, at most `rows_max`."""
     seen = (col(Dashboard.user_id) == user_id) | col(Dashboard.is_shared)
-    chosen = select(Dashboard).where(seen).order_by(col(Dashboard.name), col(Dashboard.id))
+    chosen = (
+        select(Dashboard)
+        .where(seen)
+        .order_by(case((col(Dashboard.user_id) == user_id, 0), else_=1), col(Dashboard.name), col(Dashboard.id))
+    )
     return session.exec(chosen.limit(rows_max)).all()
 
 
@@ -179,6 +183,7 @@ def update_dashboard(
         DashboardNotFoundError: they have none of that id.
     """
     settings_to_write(session, user_id, at=at)
+    session.expire_all()
     dashboard = read_dashboard(session, dashboard_id, user_id, own=True)
     dashboard.sqlmodel_update({**columns_of(shape), "updated_at": at})
     session.flush()
@@ -191,9 +196,12 @@ def delete_dashboard(session: Session, dashboard_id: UUID, user_id: UUID | None)
     Raises:
         DashboardNotFoundError: there is none of that id that they may delete.
     """
-    whose = col(Dashboard.is_shared) if user_id is None else col(Dashboard.user_id) == user_id
-    deleted = session.connection().execute(
-        delete(Dashboard).where(col(Dashboard.id) == dashboard_id, whose).returning(col(Dashboard.id))
-    )
-    if deleted.one_or_none() is None:
+    dashboard = session.get(Dashboard, dashboard_id)
+    if dashboard is None or not (dashboard.is_shared if user_id is None else dashboard.user_id == user_id):
         raise DashboardNotFoundError
+    if dashboard.user_id is not None:
+        lock_settings(session, dashboard.user_id)
+    gone = delete(Dashboard).where(col(Dashboard.id) == dashboard_id).returning(col(Dashboard.id))
+    if session.connection().execute(gone).one_or_none() is None:
+        raise DashboardNotFoundError
+    session.expire_all()

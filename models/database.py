@@ -25,6 +25,7 @@ from models.sealing_keys import claim_key_file, exclude_writers, first_key, foll
 from models.settings import Settings
 
 _PAGES_RETURNED_MAX: Final = 100_000
+_CONNECT_SECONDS_MAX: Final = 10
 
 
 @cache
@@ -54,7 +55,13 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
         event.listen(opened, "begin", _begin_sqlite)
         return opened
     # `follow` reads after it waited; a snapshot from before would show it a key that was destroyed meanwhile.
-    opened = create_engine(url, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED")
+    opened = create_engine(
+        url,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",
+        connect_args={"connect_timeout": _CONNECT_SECONDS_MAX},
+    )
     milliseconds = int(wait_seconds_max * 1000)
 
     def _prepare_postgresql(connection: Any, _record: object) -> None:

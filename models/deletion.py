@@ -15,6 +15,7 @@ from models.jobs import Job, read_job
 from models.lifecycle import RULES, Actor, JobState, Operation, decide, require_actor
 from models.receipts import Deletion, Reason, Subject, begin_receipts
 from models.runs import mark_runs_of_deleted_jobs
+from models.spent_requests import remember_spent_requests
 
 _REASONS: Final[Mapping[JobState, Reason]] = {
     JobState.CREATING: Reason.EXPIRY,
@@ -116,6 +117,7 @@ def _delete(session: Session, doomed: Mapping[UUID, tuple[Reason, datetime]], at
         ],
         at=at,
     )
+    remember_spent_requests(session, list(doomed), at=at)
     session.connection().execute(delete(Job).where(col(Job.id).in_(list(doomed))))
     mark_runs_of_deleted_jobs(session, list(doomed))
 

@@ -5,12 +5,12 @@ drives go back to the very address. Source: the specification, section 6.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, or_, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, update
 from sqlmodel import Session, SQLModel, col, select
 
 from models.deletion import count_rows, delete_job
@@ -101,14 +101,17 @@ def due_erasures(session: Session, at: datetime, rows_max: int) -> Sequence[UUID
     ).all()
 
 
-def jobs_to_erase(session: Session, user_id: UUID, rows_max: int) -> Sequence[tuple[UUID, JobState]]:
-    """Find a user's jobs whose erasure was not wished yet: each job's id and state, at most `rows_max`."""
-    rows = session.exec(
-        select(Job.id, Job.state)
-        .where(col(Job.user_id) == user_id, col(Job.erasure_wished_at).is_(None))
-        .order_by(col(Job.created_at), col(Job.id))
-        .limit(rows_max)
-    ).all()
+def jobs_to_erase(
+    session: Session, user_id: UUID, rows_max: int, subscriptions: Collection[str] | None = None
+) -> Sequence[tuple[UUID, JobState]]:
+    """Find a user's jobs whose erasure was not wished yet: each job's id and state, at most `rows_max`.
+
+    `subscriptions`, in lower case, are those in which the user may still act; None is every one.
+    """
+    chosen = select(Job.id, Job.state).where(col(Job.user_id) == user_id, col(Job.erasure_wished_at).is_(None))
+    if subscriptions is not None:
+        chosen = chosen.where(func.lower(col(Job.subscription_id)).in_(subscriptions))
+    rows = session.exec(chosen.order_by(col(Job.created_at), col(Job.id)).limit(rows_max)).all()
     return [(row[0], JobState(row[1])) for row in rows]
 
 

@@ -43,8 +43,8 @@ def list_jobs(
 
     Args:
         session: an open session.
-        scopes: `subscription` or `subscription/resourceGroup`, each with all jobs below it, none of them within
-            another; None is all there are.
+        scopes: `subscription` or `subscription/resourceGroup`, each with all jobs below it; None is all there
+            are. There is a statement for each that has to be looked at.
         found_by: a condition beside, as `models.job_filters` makes it.
         after: the last key of the page before; empty begins.
         rows_max: jobs on the page, 1 to 100.
@@ -68,11 +68,17 @@ def list_jobs(
 def _ranges(scopes: Sequence[str] | None, after: str) -> Sequence[tuple[str, str | None]]:
     """Tell which keys are to be looked at: ranges in their order, none of them before `after`, without their ends.
 
-    Each is read by the index, so that nobody else's jobs are; scopes lie apart from each other.
+    Each is read by the index, so that nobody else's jobs are.
     """
     if scopes is None:
         return [(after, None)]
     # PostgreSQL keeps no U+0000, and would refuse to look for it.
     lowered = sorted({scope.lower() for scope in scopes if "\x00" not in scope}, key=lambda scope: f"{scope}/")
-    ranges = [(f"{scope}/", f"{scope}{_AFTER_SLASH}") for scope in lowered]
-    return [(max(first, after), end) for first, end in ranges if after < end]
+    ranges: list[tuple[str, str | None]] = []
+    reached = after
+    for scope in lowered:
+        first, end = f"{scope}/", f"{scope}{_AFTER_SLASH}"
+        if reached < end:  # else it lies before, or within the one before
+            ranges.append((max(first, reached), end))
+            reached = end
+    return ranges

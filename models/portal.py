@@ -92,6 +92,11 @@ def settings_to_write(session: Session, user_id: UUID, *, at: datetime) -> Porta
     raise DatabaseError("portal settings were made and deleted again and again meanwhile; repeat the request")
 
 
+def lock_settings(session: Session, user_id: UUID) -> None:
+    """Keep others from changing a user's settings and dashboards until the transaction ends."""
+    _find(session, user_id, lock=True)
+
+
 def _find(session: Session, user_id: UUID, *, lock: bool) -> PortalSettings | None:
     chosen = select(PortalSettings).where(col(PortalSettings.user_id) == user_id)
     chosen = chosen.execution_options(populate_existing=True)

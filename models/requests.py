@@ -34,7 +34,7 @@ from models.copy_logs import LOG_FOLDER
 from models.drives import serial
 from models.errors import ManifestError
 from models.jobs import KekType, LogLevel
-from models.lifecycle import JobType
+from models.lifecycle import JobState, JobType
 from models.manifests import split_blob_path
 from models.request_faults import refusal, with_faults
 
@@ -44,7 +44,7 @@ BLOB_LIST_BYTES_MAX: Final = 32 * 1024
 TAGS_MAX: Final = 50
 NAME_PATTERN: Final = r"^[a-zA-Z][a-zA-Z0-9_-]{1,63}$"
 SUBSCRIPTION_PATTERN: Final = r"^[A-Za-z0-9-]{1,64}$"
-RESOURCE_GROUP_PATTERN: Final = r"^[A-Za-z0-9_.()-]{1,90}$"
+RESOURCE_GROUP_PATTERN: Final = r"^[A-Za-z0-9_.()-]{0,89}[A-Za-z0-9_()-]$"
 UUID_PATTERN: Final = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 
 _STORAGE_ACCOUNT_PATTERN: Final = (
@@ -85,7 +85,8 @@ class Shape(BaseModel):
         if not isinstance(value, Mapping):
             return value
         known = {str(field.alias).lower(): str(field.alias) for field in cls.model_fields.values()}
-        return {known.get(str(name).lower(), name): member for name, member in value.items()}
+        # What is null is absent.
+        return {known.get(str(name).lower(), name): member for name, member in value.items() if member is not None}
 
 
 class ReturnAddressShape(Shape):
@@ -295,7 +296,7 @@ class JobRequest(JobNames):
 class UpdateDetails(Shape):
     """`properties` of Update Job Properties; what is absent or null is left as it is."""
 
-    state: Literal["Shipping", ""] | None = None
+    state: JobState | Literal[""] | None = None
     cancel_requested: bool | None = None
     delivery_package: DeliveryPackageShape | None = None
     drive_list: _Drives | None = None

@@ -104,6 +104,8 @@ def put_new_or_replace(
     job, kind = _new_or_found(session, columns, at)
     if kind is EventKind.REPLACED:
         decide(Operation.REPLACE, job.state, cancel_accepted=job.cancel_requested)
+        kept = _with_keys_kept(session, job, details.drive_list)
+        details = details.model_copy(update={"drive_list": kept})
         for name in columns.keys() - _AS_FIRST_WRITTEN:
             setattr(job, name, columns[name])
         for table in (ReturnAddress, ReturnShipping, Package, Drive):
@@ -255,9 +257,10 @@ def update_locked_job(
     """Change a job that is locked already, as `update_job` does; afterwards `job` is as it is in the database."""
     require_actor(Operation.UPDATE, by)
     changes = _changes(session, job, body)
-    ships = bool(body.properties.state) and job.state is not JobState.SHIPPING
+    ships = bool(body.properties.state) and body.properties.state != job.state
     cancels = bool(body.properties.cancel_requested) and not job.cancel_requested
     if ships:
+        _require_shipping(body)
         decide(Operation.SHIP, job.state, cancel_accepted=job.cancel_requested)
     if cancels:
         decide(Operation.CANCEL, job.state)
@@ -279,6 +282,11 @@ def update_locked_job(
     if saves_as_default:
         save_as_default(session, asked_by or job.user_id, body.properties, at)
     return Outcome.DONE
+
+
+def _require_shipping(body: UpdateJobBody) -> None:
+    if body.properties.state != JobState.SHIPPING:
+        raise RequestError([("properties.state", "can be made Shipping, and nothing else")])
 
 
 def _require_drives_fit(job_type: JobType, drives: Sequence[DriveShape]) -> None:

@@ -25,6 +25,7 @@ from models.lifecycle import Actor
 from models.locations import load_locations
 from models.requests import REQUEST_BYTES_MAX, JobRequest, parse
 from models.runs import record_run
+from models.spent_requests import was_spent
 from models.updates import put_job
 from tasks.acts import act
 
@@ -105,7 +106,9 @@ def _create_each(
     refused: list[str] = []
     for place, (event_id, taken) in enumerate(files, start=1):
         try:
-            job_ids.append(_create(taken, event_id, locations_file, flow_run_id))
+            job_id = _create(taken, event_id, locations_file, flow_run_id)
+            if job_id is not None:
+                job_ids.append(job_id)
             _spend(intake, taken)
         except DrivepostError as error:
             if is_gone(taken):
@@ -115,9 +118,12 @@ def _create_each(
     return Created(tuple(job_ids), tuple(refused))
 
 
-def _create(taken: Path, event_id: UUID, locations_file: Path | None, flow_run_id: UUID | None) -> UUID:
+def _create(taken: Path, event_id: UUID, locations_file: Path | None, flow_run_id: UUID | None) -> UUID | None:
+    """Create the job of a request; None if that was done before, and the job deleted since."""
     request = parse(JobRequest, read_request_file(taken))
     with writing() as session:
+        if was_spent(session, event_id):
+            return None
         job_id = put_job(
             session,
             request,

@@ -1,8 +1,13 @@
 """The application: every route, who is let in, and what stands around them."""
 
+import multiprocessing
+import os
+import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from threading import Thread
 from typing import Any, Final
 
 import anyio.to_thread
@@ -15,18 +20,18 @@ from starlette.responses import Response
 from deployments.api import arm, operators, portal, portal_settings
 from deployments.api.callers import Door
 from deployments.api.docs import describe_on_demand
-from deployments.api.envelope import Envelope, log, log_to_stderr
+from deployments.api.envelope import Envelope, log_to_stderr
 from deployments.api.errands import Errands
 from deployments.api.paths import AnyCase
 from deployments.api.proxies import BehindProxy
-from deployments.api.refusals import answer, of_query, of_routing, status_of
+from deployments.api.refusals import answer, of_query, of_routing
 from deployments.api.tokens import tokens_of
-from models.database import database_time, reading, require_current_tables
-from models.errors import DrivepostError
+from models.database import require_current_tables
 from models.locations import load_locations
 from models.log_guard import guard_logs
 from models.settings import Settings
 
+_LOOK_SECONDS: Final = 2.0
 _THREADS: Final = 15
 """Requests at work at once: as many as the database's pool has connections, so that none waits for one in vain."""
 
@@ -59,7 +64,6 @@ def make_application() -> FastAPI:
         application.include_router(router)
     application.get("/health", include_in_schema=False)(health)
     describe_on_demand(application)
-    application.add_exception_handler(DrivepostError, _refused)
     application.add_exception_handler(RequestValidationError, _wrong_query)
     application.add_exception_handler(HTTPException, _not_routed)
     application.add_middleware(AnyCase)
@@ -69,26 +73,27 @@ def make_application() -> FastAPI:
     return application
 
 
-def health() -> Response:
-    """Tell that requests are answered, and that the database answers; open to all."""
-    with reading() as session:
-        database_time(session)
+async def health() -> Response:
+    """Tell that requests are answered; open to all, and asks nobody."""
     return Response("ok", media_type="text/plain")
 
 
 @asynccontextmanager
 async def _while_it_runs(application: FastAPI) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    if multiprocessing.parent_process() is not None:
+        Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     errands: Errands = application.state.errands
     errands.start()
     yield
     errands.stop()
 
 
-async def _refused(_request: Request, error: Any) -> Response:
-    if status_of(error) >= 500:
-        log.error("%s", error.line)
-    return answer(error)
+def _end_with_parent(parent: int) -> None:
+    """End this process when the one that started it is gone: its port would be kept from the next start."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _wrong_query(_request: Request, error: Any) -> Response:

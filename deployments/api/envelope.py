@@ -1,5 +1,6 @@
 """What every request has in common: its ids, its headers, a limit to its body, one line in the log."""
 
+import asyncio
 import logging
 import re
 import time
@@ -8,11 +9,11 @@ from typing import Final
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.refusals import answer, status_of
-from models.errors import RequestError
+from models.errors import DatabaseError, DrivepostError, RequestError
 from models.faults import without_data
 from models.requests import REQUEST_BYTES_MAX
 
@@ -64,10 +65,10 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except Exception as error:  # noqa: BLE001  its text may hold a person's data; nobody above may print it
-            told = without_data(error)
-            if status_of(told) == _FAULT_OF_OURS:
-                log.error("%s %s", request_id, told.line)  # noqa: TRY400  its trace would say more than may be said
+        except ClientDisconnect:
+            pass  # nobody is there to be answered
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  nobody above may print its text
+            told = _told(error, request_id)
             if not status:
                 await answer(told)(scope, receive, send_with_headers)
         finally:
@@ -75,6 +76,16 @@ class Envelope:
             milliseconds = (time.perf_counter() - began) * 1000
             method = scope["method"] if scope["method"] in _METHODS else "-"
             _tell(request_id, method, route, status, milliseconds)
+
+
+def _told(error: BaseException, request_id: str) -> DrivepostError:
+    """Turn whatever came of a request into an error of ours, and note it where it is none of the caller's."""
+    if not isinstance(error, Exception):
+        return DatabaseError("the server is ending; try again later")
+    told = without_data(error)
+    if status_of(told) >= _FAULT_OF_OURS:
+        log.error("%s %s", request_id, told.line)
+    return told
 
 
 def _tell(*facts: object) -> None:

@@ -5,20 +5,26 @@ What cannot be asked for (Prefect is away, or too much is to be asked) is found 
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Full, Queue
-from threading import Thread
+from threading import Event, Thread
 from typing import Final
 from uuid import UUID
 
+import httpx
+
 from models.database import return_free_pages
+from models.errors import PrefectAwayError
 from models.faults import without_data
 
 log: Final = logging.getLogger("drivepost.api")
 
 _WAITING_MAX: Final = 1_000
 _STOP_SECONDS_MAX: Final = 3.0
+_ANSWER_SECONDS_MAX: Final = 5.0
+_PAUSE_SECONDS: Final = 30.0
 
 
 class Errands:
@@ -28,11 +34,15 @@ class Errands:
         self._waiting: Queue[Callable[[], object] | None] = Queue(_WAITING_MAX)
         self._deployments: dict[str, UUID] = {}
         self._is_ending = False
+        self._paused_until = 0.0
+        self._pages_wait = Event()
+        self._pages = Thread(target=self._give_pages_back, name="pages", daemon=True)
         self._thread = Thread(target=self._work, name="errands", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+        self._pages.start()
 
     def stop(self) -> None:
         """End, and leave what is not asked for yet to advance-jobs."""
@@ -42,12 +52,24 @@ class Errands:
         self._thread.join(_STOP_SECONDS_MAX)
 
     def ask(self, flow: str, job_id: UUID) -> None:
-        """Ask for a run of a flow for a job, soon."""
+        """Ask for a run of a flow for a job, soon; left to advance-jobs while Prefect does not answer."""
+        if time.monotonic() < self._paused_until:
+            return
         self._put(lambda: self._run(flow, job_id))
 
     def return_free_pages(self) -> None:
-        """After a deletion, give back what it left free in the database, soon."""
-        self._put(return_free_pages)
+        """After a deletion, give back what it left free in the database, soon; asked many times, once."""
+        self._pages_wait.set()
+
+    def _give_pages_back(self) -> None:
+        """Apart from what asks Prefect: what was deleted leaves the disk whether Prefect answers or not."""
+        while True:
+            self._pages_wait.wait()
+            self._pages_wait.clear()
+            try:
+                return_free_pages()
+            except Exception as error:  # noqa: BLE001  advance-jobs does it, too
+                log.warning("left to advance-jobs: %s", without_data(error).line)
 
     def _put(self, errand: Callable[[], object]) -> None:
         with suppress(Full):
@@ -57,6 +79,10 @@ class Errands:
         while (errand := self._waiting.get()) is not None and not self._is_ending:
             try:
                 errand()
+            except httpx.HTTPError as error:
+                self._deployments.clear()
+                self._paused_until = time.monotonic() + _PAUSE_SECONDS
+                log.warning("left to advance-jobs: %s: %s", PrefectAwayError.code, type(error).__name__)
             except Exception as error:  # noqa: BLE001  the wish is a row, and is carried out later
                 self._deployments.clear()
                 log.warning("left to advance-jobs: %s", without_data(error).line)
@@ -65,9 +91,14 @@ class Errands:
         if not os.environ.get("PREFECT_API_URL"):
             return  # Prefect would else start a server of its own
         from prefect.client.orchestration import get_client  # noqa: PLC0415  slow to import, and not needed to answer
-        from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings  # noqa: PLC0415  as above
+        from prefect.settings import (  # noqa: PLC0415  as above
+            PREFECT_API_REQUEST_TIMEOUT,
+            PREFECT_CLIENT_MAX_RETRIES,
+            temporary_settings,
+        )
 
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
+        hasty = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: _ANSWER_SECONDS_MAX}
+        with temporary_settings(hasty), get_client(sync_client=True) as client:
             if flow not in self._deployments:
                 self._deployments[flow] = client.read_deployment_by_name(f"{flow}/{flow}").id
             client.create_flow_run_from_deployment(

@@ -42,6 +42,8 @@ _Caller = Annotated[Caller, Depends(admitted)]
 JobId = Annotated[OpaqueId, Path(alias="jobId")]
 DashboardId = Annotated[OpaqueId, Path(alias="dashboardId")]
 
+_SAVE: Final = "saveCarrierAndReturnAddressAsDefault"
+_USE: Final = "useSavedCarrierAndReturnAddress"
 _EVENTS_MAX: Final = 1_000
 
 
@@ -142,6 +144,13 @@ def _about(session: Session, job_id: UUID, locations: Locations) -> PortalJobAns
     return portal_answer(job, answer_about(session, job, locations))
 
 
+def _require_own_tick(actor: Actor, name: str, *, ticked: bool) -> None:
+    """Refuse an operator's tick: a default is a customer's, saved and used by their own wish alone."""
+    if ticked and actor is not Actor.CUSTOMER:
+        fault = "is for a customer's own request; leave it out, and give returnAddress and returnShipping"
+        raise RequestError([(name, fault)])
+
+
 @router.get("/me", operation_id="Portal_Me", response_model=CallerAnswer)
 async def me(caller: _Caller) -> Response:
     """Tell who asks."""
@@ -200,6 +209,8 @@ def create(request: Request, caller: _Caller, document: Annotated[bytes, Depends
     """
     body = parse_job_request(document, locations_of(request).find)
     actor = caller.acts_in(body.subscription_id)
+    _require_own_tick(actor, _SAVE, ticked=body.save_carrier_and_return_address_as_default)
+    _require_own_tick(actor, _USE, ticked=body.use_saved_carrier_and_return_address)
     if body.user_id not in {None, caller.user_id}:
         raise RequestError([("userId", "is another's; leave it out, it is yours")])
     asked = body.model_copy(update={"user_id": caller.owner_as(actor)})
@@ -231,6 +242,7 @@ def update(
     """Change a job's properties as Update Job Properties does, with the tick of the portal's form."""
     with writing() as session:
         actor = caller.acts_in(read_own_job(session, caller, job_id).subscription_id)
+        _require_own_tick(actor, _SAVE, ticked=body.save_carrier_and_return_address_as_default)
         update_job(
             session,
             job_id,

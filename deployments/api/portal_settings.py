@@ -158,10 +158,11 @@ def _delete(request: Request, caller: Caller, what: SettingsPart) -> Response:
 def erase_everything(request: Request, caller: _Caller) -> Response:
     """Erase all of the caller's; jobs not sent yet are deleted, others erased as soon as their drives are back.
 
-    Portal settings and private dashboards are deleted. At most 1,000 jobs at once; ask again until `isAll`.
+    Portal settings and private dashboards are deleted. Jobs in subscriptions that the caller may not act in any
+    more stay, and are an operator's to erase. At most 1,000 jobs at once; ask again until `isAll`.
     """
     with reading() as session:
-        found = jobs_to_erase(session, caller.user_id, _ERASED_MAX)
+        found = jobs_to_erase(session, caller.user_id, _ERASED_MAX, caller.scopes)
     outcomes: list[Outcome | None] = []
     for job_id, state in found:
         with suppress(JobError), writing() as session:

@@ -1,6 +1,8 @@
 """`drivepost api`: serves the REST API until told to stop."""
 
+import resource
 import socket
+import ssl
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +18,7 @@ from models.settings import Settings
 
 _STOP_SECONDS_MAX: Final = 5
 _START_SECONDS_MAX: Final = 60
-_BACKLOG: Final = 2048
+_BACKLOG: Final = 128
 
 
 def serve(ready: Path | None = None) -> None:
@@ -36,8 +38,12 @@ def serve(ready: Path | None = None) -> None:
         read_local_token(settings.token_file)
     log_to_stderr()
     config = uvicorn.Config(**uvicorn_settings(settings))
+    _require_certificate(settings)
+    _allow_many_connections()
     try:
         listening = _listen(settings.api_host, settings.api_port)
+    except socket.gaierror:
+        raise SettingsError("DRIVEPOST_API_HOST: is no address or name of this machine") from None
     except OSError:
         raise SettingsError(
             f"DRIVEPOST_API_PORT: {settings.api_host}:{settings.api_port} cannot be listened on; end what does, "
@@ -53,6 +59,27 @@ def serve(ready: Path | None = None) -> None:
         Multiprocess(config, sockets=[listening]).run()
     else:
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _require_certificate(settings: Settings) -> None:
+    """Refuse a certificate that cannot be served, before a process is started that would only end by it."""
+    if settings.api_tls_certificate_file is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # A key that wants a password would else ask for it at the terminal.
+        context.load_cert_chain(settings.api_tls_certificate_file, settings.api_tls_key_file, password="")
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"DRIVEPOST_API_TLS_CERTIFICATE_FILE: cannot be served with its key: {type(error).__name__}; both "
+            "must be PEM, belong together, and the key have no password"
+        ) from None
+
+
+def _allow_many_connections() -> None:
+    """Let this process have as many connections open as the system grants: idle ones take none from others."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -83,6 +110,7 @@ def uvicorn_settings(settings: Settings) -> dict[str, Any]:
         "workers": settings.api_processes,
         "ssl_certfile": settings.api_tls_certificate_file,
         "ssl_keyfile": settings.api_tls_key_file,
+        "ws": "none",  # it would write path and query into the log
         "proxy_headers": False,  # ours are stricter
         "access_log": False,
         "log_config": None,

@@ -36,6 +36,7 @@ _NO_KEYS_ASKED_AGAIN_SECONDS: Final = 1.0
 _KEY_TYPES: Final = frozenset({"RSA", "EC", "OKP"})
 _FETCH_SECONDS_MAX: Final = 5.0
 _TOKEN_BYTES: Final = 32
+_SUBSCRIPTIONS_MAX: Final = 500
 _TOKEN_LETTERS_MAX: Final = 16_384
 
 
@@ -127,7 +128,9 @@ class LocalToken:
     """The one token of the embedded default: both roles, every subscription."""
 
     def __init__(self, file: Path) -> None:
+        self._file = file
         self._token = read_local_token(file).encode()
+        self._as_of = _changed_at(file)
 
     def must_ask(self, token: str) -> bool:  # noqa: ARG002
         """It never has to."""
@@ -137,10 +140,21 @@ class LocalToken:
         """Nobody is asked."""
 
     def caller_of(self, token: str) -> Caller:
-        """Tell who bears it: the one user there is."""
-        if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
+        """Tell who bears it: the one user there is. A token whose file is gone or changed counts no more."""
+        changed_at = _changed_at(self._file)
+        if changed_at != self._as_of:
+            self._token = self._file.read_bytes().strip() if changed_at else b""
+            self._as_of = changed_at
+        if not (self._token and hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token)):
             raise TokenError("the token is not the one that 'drivepost token' shows")
         return Caller(LOCAL_USER, frozenset(Role), None)
+
+
+def _changed_at(file: Path) -> int | None:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def read_local_token(file: Path) -> str:
@@ -202,9 +216,13 @@ class IssuerTokens:
 
     def ask(self, token: str) -> None:
         """Read the issuer's keys, one caller at a time."""
-        with self._lock:
-            if self.must_ask(token):
-                self._fetch()
+        # While another asks, who comes is judged by the keys there are; without any they wait.
+        if self._lock.acquire(blocking=not self._keys):
+            try:
+                if self.must_ask(token):
+                    self._fetch()
+            finally:
+                self._lock.release()
 
     def caller_of(self, token: str) -> Caller:
         """Tell who bears it, by its claims."""
@@ -231,6 +249,8 @@ class IssuerTokens:
         named = _texts(claims.get(settings.api_roles_claim))
         roles = frozenset(role for role in Role if role in named)
         subscriptions = frozenset(text.lower() for text in _texts(claims.get(settings.api_subscriptions_claim)))
+        if len(subscriptions) > _SUBSCRIPTIONS_MAX:
+            raise TokenError(f"the token lists over {_SUBSCRIPTIONS_MAX} subscriptions")
         return Caller(_user_id(settings.api_issuer, claims[settings.api_user_claim]), roles, subscriptions)
 
     def _are_keys_old(self, key_id: str | None) -> bool:
@@ -252,7 +272,7 @@ class IssuerTokens:
             answer = httpx.get(self._settings.api_jwks_url, timeout=_FETCH_SECONDS_MAX)
             answer.raise_for_status()
             found = jwt.PyJWKSet.from_dict(answer.json()).keys
-        except (httpx.HTTPError, jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        except (httpx.HTTPError, httpx.InvalidURL, jwt.PyJWTError, ValueError, TypeError, AttributeError):
             return  # the keys we have go on counting
         finally:
             self._asked_at = time.monotonic()
@@ -273,13 +293,13 @@ def _key_id(token: str) -> str | None:
 
 def _texts(claim: object) -> list[str]:
     """Read a claim that lists words: as a list, or with spaces between them."""
-    if isinstance(claim, str):
-        return claim.split()
-    return [each for each in claim if isinstance(each, str)] if isinstance(claim, list) else []
+    listed = claim.split() if isinstance(claim, str) else claim
+    words = listed if isinstance(listed, list) else []
+    return [each for each in words if isinstance(each, str) and each.isascii()]
 
 
 def _user_id(issuer: str, claim: object) -> UUID:
     """Bring the issuer's name of a user to an opaque id: a UUID is one, another text becomes one."""
-    if not isinstance(claim, str) or not claim:
+    if not isinstance(claim, str) or not claim or claim != claim.encode(errors="replace").decode():
         raise TokenError("the token names no user")
     return UUID(claim) if re.fullmatch(UUID_PATTERN, claim) else uuid5(NAMESPACE_URL, f"{issuer}\n{claim}")

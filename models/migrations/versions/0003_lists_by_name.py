@@ -1,4 +1,4 @@
-"""Lists go by name, in one order on every database; giving out BitLocker keys is an event."""
+"""Lists go by name, in one order on every database; giving out BitLocker keys is an event; spent requests."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -42,12 +42,21 @@ def _set_kinds(*kinds: str) -> None:
 
 
 def upgrade() -> None:
+    op.create_table(
+        "spent_request",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_spent_request_at", "spent_request", ["at"])
     _set_kinds(*_KINDS, _NEW_KIND)
     if op.get_bind().dialect.name == "postgresql":
         op.alter_column("job", "resource_key", type_=sa.String(collation="C"), existing_nullable=False)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_spent_request_at", "spent_request")
+    op.drop_table("spent_request")
     if op.get_bind().dialect.name == "postgresql":
         op.alter_column("job", "resource_key", type_=sa.String(collation="default"), existing_nullable=False)
     op.execute(sa.text("DELETE FROM job_event WHERE kind = :kind").bindparams(kind=_NEW_KIND))

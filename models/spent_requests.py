@@ -1,0 +1,49 @@
+"""Requests of the intake whose job was deleted: what is left of their files must not make it again.
+
+Source: the specification, section 4; nothing may bring back what was deleted.
+"""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import delete
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from models.columns import UtcDateTime
+from models.events import EventKind, JobEvent
+from models.lifecycle import Actor
+from models.personal_data import impersonal
+
+_REMEMBERED: Final = timedelta(days=90)
+"""A request file that was taken is finished within minutes of the service being up."""
+
+
+class SpentRequest(SQLModel, table=True):
+    """An act of the intake, by the id that its file goes by; its job was deleted then."""
+
+    __tablename__ = "spent_request"
+
+    id: UUID = Field(primary_key=True, sa_column_kwargs=impersonal())
+    at: datetime = Field(sa_type=UtcDateTime, index=True, sa_column_kwargs=impersonal())
+
+
+def remember_spent_requests(session: Session, job_ids: Collection[UUID], *, at: datetime) -> None:
+    """Write down which requests made jobs that are about to be deleted; part of their deletion."""
+    made_by = session.exec(
+        select(JobEvent.id).where(
+            col(JobEvent.job_id).in_(job_ids),
+            col(JobEvent.kind).in_([EventKind.CREATED, EventKind.REPLACED]),
+            col(JobEvent.by) == Actor.OPERATOR,
+        )
+    ).all()
+    session.connection().execute(delete(SpentRequest).where(col(SpentRequest.at) <= at - _REMEMBERED))
+    for event_id in made_by:
+        session.merge(SpentRequest(id=event_id, at=at))
+    session.flush()
+
+
+def was_spent(session: Session, event_id: UUID) -> bool:
+    """Tell whether a request was carried out, and its job deleted since."""
+    return session.get(SpentRequest, event_id) is not None
