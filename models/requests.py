@@ -34,7 +34,7 @@ from models.copy_logs import LOG_FOLDER
 from models.drives import serial
 from models.errors import ManifestError
 from models.jobs import KekType, LogLevel
-from models.lifecycle import JobState, JobType
+from models.lifecycle import JobType
 from models.manifests import split_blob_path
 from models.request_faults import refusal, with_faults
 
@@ -296,7 +296,7 @@ class JobRequest(JobNames):
 class UpdateDetails(Shape):
     """`properties` of Update Job Properties; what is absent or null is left as it is."""
 
-    state: JobState | Literal[""] | None = None
+    state: Literal["Shipping", ""] | None = None
     cancel_requested: bool | None = None
     delivery_package: DeliveryPackageShape | None = None
     drive_list: _Drives | None = None

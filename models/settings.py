@@ -222,11 +222,11 @@ class _Fields(BaseSettings):
 
     @model_validator(mode="after")
     def _listens_where_it_is_safe(self) -> Self:
-        if self.api_behind_proxy and not self.api_issuer:
-            raise ValueError(
-                "DRIVEPOST_API_BEHIND_PROXY: who comes through a proxy needs an issuer's token; set DRIVEPOST_API_ISSUER"
-            )
         if self.api_host in LOOPBACK:
+            if self.api_behind_proxy and not self.api_issuer:
+                raise ValueError(
+                    "DRIVEPOST_API_BEHIND_PROXY: needs the tokens of an issuer; set DRIVEPOST_API_ISSUER"
+                )
             return self
         if not self.api_issuer:
             raise ValueError(

@@ -257,10 +257,9 @@ def update_locked_job(
     """Change a job that is locked already, as `update_job` does; afterwards `job` is as it is in the database."""
     require_actor(Operation.UPDATE, by)
     changes = _changes(session, job, body)
-    ships = bool(body.properties.state) and body.properties.state != job.state
+    ships = bool(body.properties.state) and job.state is not JobState.SHIPPING
     cancels = bool(body.properties.cancel_requested) and not job.cancel_requested
     if ships:
-        _require_shipping(body)
         decide(Operation.SHIP, job.state, cancel_accepted=job.cancel_requested)
     if cancels:
         decide(Operation.CANCEL, job.state)
@@ -282,11 +281,6 @@ def update_locked_job(
     if saves_as_default:
         save_as_default(session, asked_by or job.user_id, body.properties, at)
     return Outcome.DONE
-
-
-def _require_shipping(body: UpdateJobBody) -> None:
-    if body.properties.state != JobState.SHIPPING:
-        raise RequestError([("properties.state", "can be made Shipping, and nothing else")])
 
 
 def _require_drives_fit(job_type: JobType, drives: Sequence[DriveShape]) -> None:

@@ -100,7 +100,7 @@ def mark_as_shipped(job_id: UUID, request_file: Path | None) -> Outcome:
                 # A run that was cut after its last act removed the file; what it asked for was done.
                 return Outcome.NOTHING_TO_DO
     request = parse(ShipRequest, read_request_file(request_file)) if request_file else ShipRequest()
-    request.properties.state = JobState.SHIPPING
+    request.properties.state = JobState.SHIPPING.value
     with writing() as session:
         return update_job(
             session,

@@ -151,10 +151,10 @@ def test_a_user_sees_their_own_dashboards_and_the_shared_ones(any_database: str)
     with writing() as session:
         session.add(Dashboard(name="e", is_shared=True, filter={}, created_at=NOON, updated_at=NOON))
         session.add(Dashboard(name="nobody's", filter={}, created_at=NOON, updated_at=NOON))
-    assert seen_by(ADA) == ["b", "c", "d", "e"]
+    assert seen_by(ADA) == ["b", "d", "c", "e"]
     assert seen_by(BOB) == ["a", "c", "d", "e"]
     assert seen_by(UUID(int=5)) == ["c", "d", "e"]
-    assert seen_by(ADA, 2) == ["b", "c"]
+    assert seen_by(ADA, 2) == ["b", "d"], "their own come first"
 
 
 def test_a_dashboard_is_read_by_those_who_see_it(any_database: str) -> None:

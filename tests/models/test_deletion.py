@@ -185,6 +185,7 @@ def test_a_receipt_is_begun_before_the_first_destructive_step(any_database: str,
         "INSERT INTO receipt_entry",
         "UPDATE receipt_chain SET",
         "INSERT INTO open_receipt",
+        "DELETE FROM spent_request",
         "DELETE FROM job",
         "UPDATE job_run SET",
     ]

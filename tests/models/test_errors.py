@@ -22,8 +22,11 @@ ALL: Final = [
 ]
 # Error -> depth, parent and code, as drawn.
 DRAWN: Final = re.compile(r"^    (?P<lines>[│├└─ ]*)(?P<name>\w+Error)\b *(?P<code>[A-Z]\w+)?", re.MULTILINE)
-# One code for two errors, on purpose: a move is an operation too.
-SHARED: Final = {"JobStateConflict": {"JobStateConflictError", "MoveNotAllowedError", "DriveMoveNotAllowedError"}}
+# One code for several errors, on purpose: a move is an operation too, and ARM has one word for what is not there.
+SHARED: Final = {
+    "JobStateConflict": {"JobStateConflictError", "MoveNotAllowedError", "DriveMoveNotAllowedError"},
+    "ResourceNotFound": {"JobNotFoundError", "LocationNotFoundError"},
+}
 
 
 def drawn() -> dict[str, tuple[str, str | None]]:

@@ -529,14 +529,15 @@ def test_every_row_is_kept_on_the_way_up_and_down_and_up(second_version: str) ->
     """With its number; all but the events whose word the second version does not know."""
     before = rows_now()
     migrate(second_version, "0003")
-    assert rows_now() == {**before, "alembic_version": [{"version_num": "0003"}]}
+    third = {"alembic_version": [{"version_num": "0003"}], "spent_request": []}
+    assert rows_now() == {**before, **third}
     set_kind("keys given out")
     migrate(second_version, "0002")
     left = [row for row in before["job_event"] if row["kind"] != "updated"]
     assert len(left) == 4
     assert rows_now() == {**before, "job_event": left}
     migrate(second_version, "0003")
-    assert rows_now() == {**before, "job_event": left, "alembic_version": [{"version_num": "0003"}]}
+    assert rows_now() == {**before, "job_event": left, **third}
     assert texts_by_models() == texts_written()
 
 

@@ -310,7 +310,7 @@ def test_nothing_is_ticked_unless_somebody_ticks_it(shape: type[Shape], name: st
     assert getattr(parse(shape, json.dumps(document)), field) is False
     for said in (True, False):
         assert getattr(parse(shape, json.dumps({**document, name: said})), field) is said
-    for wrong in ("true", "yes", "on", 1, 0, None, [True]):
+    for wrong in ("true", "yes", "on", 1, 0, [True]):
         assert list(faults({**document, name: wrong}, shape)) == [name]
 
 

@@ -76,7 +76,7 @@ BOUNDS: Final = {
     "API_SUBSCRIPTIONS_CLAIM": ([""], ["https://issuer.example/subscriptions"]),
     "API_TLS_CERTIFICATE_FILE": (["certificate.pem", "./certificate.pem", "/srv/certificate.pem"], []),
     "API_TLS_KEY_FILE": (["key.pem", "./key.pem"], []),
-    "API_BEHIND_PROXY": (["", "maybe", "2"], ["true", "false", "1"]),
+    "API_BEHIND_PROXY": (["", "maybe", "2", "true", "1"], ["false", "0"]),
     "DEFAULT_STORE": (
         [SECRET, "/srv/blobs", "ftp://x", "bogus://x/{container}", "s3:"],
         ["", "file:///srv/blobs", "az://x"],
@@ -203,9 +203,17 @@ def test_on_this_machine_the_api_needs_nothing_beside(host: str, monkeypatch: py
     """The default; and what is needed elsewhere is no hindrance."""
     with_api(monkeypatch, {})
     assert (Settings().api_host, Settings().api_port) == ("127.0.0.1", 8000)
-    for chosen in ({}, ISSUER, TLS, PROXY, {**ISSUER, **TLS, **PROXY}):
+    for chosen in ({}, ISSUER, TLS, {**ISSUER, **PROXY}, {**ISSUER, **TLS, **PROXY}):
         with_api(monkeypatch, {"HOST": host, **chosen})
         assert Settings().api_host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_what_a_proxy_lets_in_needs_an_issuer(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one token of the embedded default is for this machine alone."""
+    with_api(monkeypatch, {"HOST": host, **PROXY})
+    with pytest.raises(SettingsError, match=r"^DRIVEPOST_API_BEHIND_PROXY: .*set DRIVEPOST_API_ISSUER"):
+        Settings()
 
 
 def test_the_token_lies_with_the_keys(folder: Path) -> None:

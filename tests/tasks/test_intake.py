@@ -9,9 +9,11 @@ from uuid import UUID
 import pytest
 from sqlmodel import select
 
-from models.database import reading
+from models.database import database_time, reading, writing
+from models.deletion import delete_job
 from models.jobs import Job
 from models.key_files import erase_file
+from models.lifecycle import Actor
 from tasks import intake
 from tasks.intake import (
     create_jobs,
@@ -101,6 +103,29 @@ def test_a_file_that_was_being_removed_makes_no_second_job_and_is_refused_by_nob
     assert left(folder) == {}
     assert jobs() == [job_id]
     assert again(folder) == intake.Created((), ())
+
+
+@pytest.mark.parametrize("where", CUTS)
+def test_a_job_that_rest_deleted_is_not_made_again_of_what_create_job_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """REST deletes the rows alone; what a cut run left is spent, and another file makes its own job."""
+    write(folder)
+    with monkeypatch.context() as patch:
+        cut_at(patch, where)
+        with pytest.raises(Cut):
+            create(folder)
+    (job_id,) = jobs()
+    with writing() as session:
+        delete_job(session, job_id, at=database_time(session), by=Actor.CUSTOMER)
+    other = folder / ".taken" / "00000000-0000-4000-8000-000000000000.other.json"
+    other.write_text(json.dumps(job_request("other")))
+    for made in (1, 0):
+        found = finish_taken_requests.fn(folder, None, 100)
+        assert (len(found.job_ids), found.refused) == (made, ())
+        assert left(folder) == {}
+        assert len(jobs()) == 1
+        assert job_id not in jobs()
 
 
 @pytest.mark.parametrize("where", CUTS)
