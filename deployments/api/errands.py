@@ -5,7 +5,6 @@ What cannot be asked for (Prefect is away, or too much is to be asked) is found 
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Full, Queue
@@ -24,7 +23,6 @@ log: Final = logging.getLogger("drivepost.api")
 _WAITING_MAX: Final = 1_000
 _STOP_SECONDS_MAX: Final = 3.0
 _ANSWER_SECONDS_MAX: Final = 5.0
-_PAUSE_SECONDS: Final = 30.0
 
 
 class Errands:
@@ -34,7 +32,6 @@ class Errands:
         self._waiting: Queue[Callable[[], object] | None] = Queue(_WAITING_MAX)
         self._deployments: dict[str, UUID] = {}
         self._is_ending = False
-        self._paused_until = 0.0
         self._pages_wait = Event()
         self._pages = Thread(target=self._give_pages_back, name="pages", daemon=True)
         self._thread = Thread(target=self._work, name="errands", daemon=True)
@@ -49,12 +46,12 @@ class Errands:
         self._is_ending = True
         with suppress(Full):  # full, it has something to wake up for
             self._waiting.put_nowait(None)
+        self._pages_wait.set()
         self._thread.join(_STOP_SECONDS_MAX)
+        self._pages.join(_STOP_SECONDS_MAX)
 
     def ask(self, flow: str, job_id: UUID) -> None:
-        """Ask for a run of a flow for a job, soon; left to advance-jobs while Prefect does not answer."""
-        if time.monotonic() < self._paused_until:
-            return
+        """Ask for a run of a flow for a job, soon."""
         self._put(lambda: self._run(flow, job_id))
 
     def return_free_pages(self) -> None:
@@ -63,8 +60,7 @@ class Errands:
 
     def _give_pages_back(self) -> None:
         """Apart from what asks Prefect: what was deleted leaves the disk whether Prefect answers or not."""
-        while True:
-            self._pages_wait.wait()
+        while self._pages_wait.wait() and not self._is_ending:
             self._pages_wait.clear()
             try:
                 return_free_pages()
@@ -81,7 +77,6 @@ class Errands:
                 errand()
             except httpx.HTTPError as error:
                 self._deployments.clear()
-                self._paused_until = time.monotonic() + _PAUSE_SECONDS
                 log.warning("left to advance-jobs: %s: %s", PrefectAwayError.code, type(error).__name__)
             except Exception as error:  # noqa: BLE001  the wish is a row, and is carried out later
                 self._deployments.clear()

@@ -356,7 +356,7 @@ def test_stopping_ends_the_thread_and_what_comes_later_is_left(monkeypatch: pyte
     before = active_count()
     errands = Errands()
     errands.start()
-    assert active_count() == before + 1
+    assert active_count() == before + 2
     errands.stop()
     assert active_count() == before
     errands.ask("cancel-job", uuid4())
