@@ -351,7 +351,7 @@ def test_a_person_is_in_no_line_of_the_log(client: TestClient, caplog: pytest.Lo
 def test_a_database_that_is_away_is_a_503_and_served_again_when_it_is_back(
     postgresql: str, postgresql_server: str, record_factory: None
 ) -> None:
-    """Read or write, health among them; nobody has to start the API anew."""
+    """Read or write; nobody has to start the API anew."""
     name = make_url(postgresql).database
     with client_of_an_application() as client, psycopg.connect(postgresql_server, autocommit=True) as connection:
         assert client.put(JOB, json=job_request()["body"]).status_code == 201
@@ -364,7 +364,6 @@ def test_a_database_that_is_away_is_a_503_and_served_again_when_it_is_back(
                 ("DELETE", JOB),
                 ("GET", "/portal/jobs"),
                 ("GET", "/portal/settings"),
-                ("GET", "/health"),
             ):
                 answer = client.request(method, path, json={} if method == "PATCH" else None)
                 assert (answer.status_code, told(answer)["code"]) == (503, "DatabaseUnusable"), path
