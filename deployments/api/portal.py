@@ -209,10 +209,10 @@ def create(request: Request, caller: _Caller, document: Annotated[bytes, Depends
     """
     body = parse_job_request(document, locations_of(request).find)
     actor = caller.acts_in(body.subscription_id)
-    _require_own_tick(actor, _SAVE, ticked=body.save_carrier_and_return_address_as_default)
-    _require_own_tick(actor, _USE, ticked=body.use_saved_carrier_and_return_address)
     if body.user_id not in {None, caller.user_id}:
         raise RequestError([("userId", "is another's; leave it out, it is yours")])
+    _require_own_tick(actor, _SAVE, ticked=body.save_carrier_and_return_address_as_default)
+    _require_own_tick(actor, _USE, ticked=body.use_saved_carrier_and_return_address)
     asked = body.model_copy(update={"user_id": caller.owner_as(actor)})
     with writing() as session:
         job_id = put_job(session, asked, locations_of(request), at=database_time(session), by=actor)
