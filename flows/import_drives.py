@@ -46,7 +46,14 @@ def import_drives(job: JobReference) -> Ended:
 
 def _copy(job_id: UUID, token: int, settings: Settings, store: str) -> bool:
     """Copy drive by drive until all are over; False when a cancel was heard."""
-    limits = CopyLimits(settings.copy_lease_seconds, settings.copy_poll_seconds, settings.copy_batch_blobs)
+    limits = CopyLimits(
+        lease_seconds=settings.copy_lease_seconds,
+        poll_seconds=settings.copy_poll_seconds,
+        batch_blobs=settings.copy_batch_blobs,
+        requests_at_once=settings.copy_requests_at_once,
+        memory_bytes=settings.copy_memory_mebibytes * 2**20,
+        reads_back=settings.copy_reads_back,
+    )
     try:
         # Once more than there can be drives, because each may turn up while another is copied.
         for _ in range(DRIVES_MAX + 1):

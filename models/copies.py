@@ -23,7 +23,7 @@ from models.copy_logs import (
     LoggedBlock,
 )
 from models.drives import drives_of
-from models.errors import CopyHeldElsewhereError, LeaseLostError, NotAnImportJobError
+from models.errors import CopyHeldElsewhereError, LeaseLostError, WrongJobTypeError
 from models.jobs import Job, read_job
 from models.lifecycle import (
     CANCELLABLE,
@@ -46,10 +46,14 @@ def _drive_key() -> ForeignKeyConstraint:
 class DriveCopy(SQLModel, table=True):
     """How far the copy of one drive has come; there is a row once it has begun.
 
-    Blobs are copied in the order of the manifest: `blobs_done` of them are over, well or badly. `planned`
-    holds what was settled for the next ones before their first byte is written: a run that was cut finds
-    there what was its predecessor's own. `blocks_staged` blocks of the first of them lie in the store under
-    a temporary name, in one of `staging_containers`.
+    Blobs are begun in the order of the manifest: the first `blobs_done` of them are over, well or badly.
+    `planned` holds what was settled for the next ones before their first byte is written, so that a run that
+    was cut finds there what was its predecessor's own; each as `{path, status, upload, over}`: the blob's final
+    path, what becomes of a blob that has it already, the store's handle of a blob that is being written ("" before
+    that), and whether it is over, out of order. What is not whole lies in `staging_containers`.
+
+    Of an export the journal on the drive tells how far it came. Here `planned` is the last blob of the job's list
+    that this drive saw to, so that the next drive begins behind it; none where it saw to none.
     """
 
     __tablename__ = "drive_copy"
@@ -59,7 +63,6 @@ class DriveCopy(SQLModel, table=True):
     drive_number: int = Field(primary_key=True, sa_column_kwargs=impersonal())
     started_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     blobs_done: int = Field(default=0, sa_column_kwargs=impersonal())
-    blocks_staged: int = Field(default=0, sa_column_kwargs=impersonal())
     bytes_committed: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=impersonal())
     planned: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSON, sa_column_kwargs=impersonal())
     staging_containers: list[str] = Field(default_factory=list, sa_type=JSON, sa_column_kwargs=impersonal())
@@ -68,7 +71,8 @@ class DriveCopy(SQLModel, table=True):
 class BlobReport(SQLModel, table=True):
     """What is to be said in the copy log of a blob that did not simply go well.
 
-    `blocks` holds the blocks that did not go well, each as offset, length, hash and status.
+    `blocks` holds the blocks or page ranges that did not go well, each as offset, length, hash, status and, where
+    it has one, id. An exported blob has no disposition, and tells when it was last modified.
     """
 
     __tablename__ = "blob_report"
@@ -80,9 +84,13 @@ class BlobReport(SQLModel, table=True):
     blob_path: str = Field(sa_column_kwargs=impersonal())
     file_path: str = Field(sa_column_kwargs=impersonal())
     length: int = Field(sa_type=BigInteger, sa_column_kwargs=impersonal())
-    disposition: ImportDisposition = Field(sa_type=words(ImportDisposition), sa_column_kwargs=impersonal())
+    disposition: ImportDisposition | None = Field(
+        default=None, sa_type=words(ImportDisposition), nullable=True, sa_column_kwargs=impersonal()
+    )
     status: BlobStatus = Field(sa_type=words(BlobStatus), sa_column_kwargs=impersonal())
-    disposition_status: DispositionStatus = Field(sa_type=words(DispositionStatus), sa_column_kwargs=impersonal())
+    disposition_status: DispositionStatus | None = Field(
+        default=None, sa_type=words(DispositionStatus), nullable=True, sa_column_kwargs=impersonal()
+    )
     blocks: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSON, sa_column_kwargs=impersonal())
     metadata_status: AttachedStatus | None = Field(
         default=None, sa_type=words(AttachedStatus), nullable=True, sa_column_kwargs=impersonal()
@@ -93,10 +101,12 @@ class BlobReport(SQLModel, table=True):
         nullable=True,
         sa_column_kwargs=impersonal(),
     )
+    is_page_blob: bool = Field(default=False, sa_column_kwargs=impersonal())
+    last_modified: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
 
     @property
     def is_error(self) -> bool:
-        """Whether the blob is not in the store as it was to be."""
+        """Whether the blob is not where it was to be, or not as it was to be."""
         return self.status is not BlobStatus.COMPLETED
 
     def logged(self) -> LoggedBlob:
@@ -108,22 +118,41 @@ class BlobReport(SQLModel, table=True):
             status=self.status,
             disposition=self.disposition,
             disposition_status=self.disposition_status,
+            last_modified=self.last_modified,
             blocks=tuple(
                 LoggedBlock(
                     offset=block["offset"],
                     length=block["length"],
                     hash=block["hash"],
                     status=BlockStatus(block["status"]),
+                    id=block.get("id"),
                 )
                 for block in self.blocks
             ),
             metadata_status=self.metadata_status,
             properties_status=self.properties_status,
+            is_page_blob=self.is_page_blob,
         )
 
 
-def take_copy_lease(session: Session, job_id: UUID, *, seconds: float, at: datetime, by: Actor) -> int | None:
+def take_copy_lease(
+    session: Session,
+    job_id: UUID,
+    *,
+    seconds: float,
+    at: datetime,
+    by: Actor,
+    job_type: JobType = JobType.IMPORT,
+) -> int | None:
     """Take the lease on a job's copy.
+
+    Args:
+        session: of the transaction.
+        job_id: the job.
+        seconds: how long the lease is good.
+        at: now.
+        by: who asks.
+        job_type: of the jobs that the caller copies.
 
     Returns:
         The token, 1 or more; None when the copy is over and there is nothing to do.
@@ -132,13 +161,13 @@ def take_copy_lease(session: Session, job_id: UUID, *, seconds: float, at: datet
         JobNotFoundError: there is no such job.
         JobStateConflictError: it is not checked in yet.
         CancelAcceptedError: a cancel was accepted; nothing more is copied.
-        NotAnImportJobError: it is an Export job.
+        WrongJobTypeError: it is not of that type.
         CopyHeldElsewhereError: another run holds a lease that has not run out.
     """
     require_actor(Operation.COPY, by)
     job = read_job(session, job_id, lock=True)
-    if job.job_type is not JobType.IMPORT:
-        raise NotAnImportJobError
+    if job.job_type is not job_type:
+        raise WrongJobTypeError(job.job_type)
     if decide(Operation.COPY, job.state, cancel_accepted=job.cancel_requested) is Outcome.NOTHING_TO_DO:
         return None
     if job.copy_lease_until is not None and job.copy_lease_until > at:
@@ -242,22 +271,25 @@ def lost_cancels(session: Session, at: datetime, rows_max: int) -> list[tuple[UU
     return [(row[0], row[1]) for row in rows]
 
 
-def due_copies(session: Session, at: datetime, rows_max: int) -> Sequence[UUID]:
-    """Find Import jobs that are checked in or half copied and that nobody copies.
+def due_copies(session: Session, at: datetime, rows_max: int) -> list[tuple[UUID, JobType]]:
+    """Find jobs that are checked in or half copied and that nobody copies.
 
     Those that were tried least come first, so that one that fails every time keeps nobody waiting.
+
+    Returns:
+        Of each its id, and its type, which tells which flow copies it.
     """
-    return session.exec(
-        select(Job.id)
+    rows = session.exec(
+        select(Job.id, Job.job_type)
         .where(
             col(Job.state).in_(RULES[Operation.COPY].done),
-            col(Job.job_type) == JobType.IMPORT,
             col(Job.cancel_requested_at).is_(None),
             _nobody_copies(at),
         )
         .order_by(col(Job.copy_token), col(Job.state_since))
         .limit(rows_max)
     ).all()
+    return [(row[0], JobType(row[1])) for row in rows]
 
 
 def copies_under_way(session: Session, at: datetime) -> Sequence[UUID]:

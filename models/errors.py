@@ -11,7 +11,7 @@
     │   ├── PropertyNotUpdatableError  PropertyNotUpdatable   the state forbids changing these properties
     │   ├── NotReadyToShipError        NotReadyToShip         return address or delivery package is missing
     │   ├── NotYetClosableError        NotYetClosable         the customer still has days to answer
-    │   ├── NotAnImportJobError        NotAnImportJob         an Export job has nothing to import
+    │   ├── WrongJobTypeError          WrongJobType           an Export job is not imported, nor an Import job exported
     │   ├── AddressNeededError         AddressNeeded          drives still go back to the address
     │   ├── PersonalDataErasedError    PersonalDataErased     the job knows nobody any more
     │   ├── CopyHeldElsewhereError     CopyHeldElsewhere      another run holds the copy's lease
@@ -163,13 +163,15 @@ class NotYetClosableError(JobError):
         )
 
 
-class NotAnImportJobError(JobError):
-    """An Export job's drives are written to, not read."""
+class WrongJobTypeError(JobError):
+    """An Import job's drives are read, an Export job's are written to, each by a flow of its own."""
 
-    code = "NotAnImportJob"
+    code = "WrongJobType"
 
-    def __init__(self) -> None:
-        super().__init__("this is an Export job; import-drives copies the drives of Import jobs alone")
+    def __init__(self, job_type: str) -> None:
+        """Take the type that the job has, "Import" or "Export"."""
+        flow = "import-drives" if job_type == "Import" else "export-blobs"
+        super().__init__(f"this is an {job_type} job, whose drives {flow} copies")
 
 
 class AddressNeededError(JobError):

@@ -1,6 +1,6 @@
 """All that is known of jobs, read together: what an answer about a job is made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any, Final, TypeVar
@@ -55,14 +55,19 @@ class JobFacts:
 
     @property
     def percent_complete(self) -> int | None:
-        """How much of the job's transfer is done, 0 to 100, rounded down; None before its first copy began.
+        """How much of the job's transfer is done, 0 to 100, rounded down; None before its first copy began."""
+        return percent_of_all(self.drives)
 
-        Every drive counts alike, because how much lies on one is known only when its copy begins; a drive that
-        never came does not count.
-        """
-        here = [drive for drive in self.drives if drive.state is not DriveState.NEVER_RECEIVED]
-        shares = [share for drive in here if (share := _share_of(drive)) is not None]
-        return int(sum(shares) * _WHOLE / len(here)) if shares else None
+
+def percent_of_all(drives: Iterable[DriveFacts]) -> int | None:
+    """Tell how much of the transfer of a job with these drives is done, 0 to 100, rounded down.
+
+    Every drive counts alike, because how much lies on one is known only when its copy begins; a drive that
+    never came does not count. None before the first copy began.
+    """
+    here = [drive for drive in drives if drive.state is not DriveState.NEVER_RECEIVED]
+    shares = [share for drive in here if (share := _share_of(drive)) is not None]
+    return int(sum(shares) * _WHOLE / len(here)) if shares else None
 
 
 def percent_of(drive: DriveFacts) -> int | None:

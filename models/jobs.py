@@ -79,6 +79,8 @@ class Job(SQLModel, table=True):
     export_blob_paths: list[str] = Field(default_factory=list, sa_type=JSON, sa_column_kwargs=impersonal())
     export_blob_path_prefixes: list[str] = Field(default_factory=list, sa_type=JSON, sa_column_kwargs=impersonal())
     export_blob_list_blob_path: str | None = Field(default=None, sa_column_kwargs=impersonal())
+    # Where the blobs are named that fit on no drive.
+    incomplete_blob_list_uri: str | None = Field(default=None, sa_column_kwargs=impersonal())
 
     state: JobState = Field(
         default=JobState.CREATING, sa_type=words(JobState), index=True, sa_column_kwargs=impersonal()

@@ -85,10 +85,23 @@ class _Fields(BaseSettings):
         default=90, ge=1, le=3600, description="How long cancel-job waits for a copy to stop."
     )
     copy_batch_blobs: int = Field(
-        default=64,
+        default=256,
         ge=1,
         le=10_000,
         description="Blobs whose names are settled in one write before their copy.",
+    )
+    copy_requests_at_once: int = Field(
+        default=16, ge=1, le=64, description="Requests to a store that one copy has under way at once."
+    )
+    copy_memory_mebibytes: int = Field(
+        default=96,
+        ge=16,
+        le=65_536,
+        description="Memory of one copy for what it has read and not written yet, MiB.",
+    )
+    copy_reads_back: bool = Field(
+        default=True,
+        description="Whether a copy reads each blob back from the store and compares it before it counts.",
     )
     copies_at_once_max: int = Field(
         default=2, ge=1, le=64, description="Copies that advance-jobs has under way at once."

@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader, BytesIO
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import UUID
 
 from sqlmodel import Session
 
+from models.blob_facts import BlobFacts
 from models.copies import BlobReport, DriveCopy, reports_of
 from models.copy_logs import (
     BlobStatus,
@@ -25,18 +26,22 @@ from models.copy_logs import (
     write_copy_log,
 )
 from models.database import database_time, reading, writing
+from models.drive_files import find_file
 from models.drives import Drive, move_drive, serial
 from models.errors import CancelAcceptedError, DriveError, ManifestError, StoreError
 from models.jobs import Job, LogLevel, move, read_job
 from models.lifecycle import Actor, DriveState, JobState, Operation
 from models.manifest_reader import ManifestSummary, check_manifest, iterate_blobs
-from models.manifests import SupportsWrite
+from models.manifests import SupportsWrite, split_blob_path
+from tasks.blob_names import Plan
 from tasks.blobs import BlobCopier
-from tasks.mounts import drives_in, find_file
+from tasks.containers import open_container
+from tasks.mounts import drives_in
 from tasks.pulse import CopyCancelledError, Pulse, open_pulsing
-from tasks.stores import Container
+from tasks.stores import BlobWriter
 
 _PIECE_BYTES: Final = 2**20
+_XML: Final = "application/xml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class DriveCopying:
                 self.pulse.renew(session)
             yield session, session.get_one(Drive, (self.job_id, self.number), with_for_update=True)
 
-    def copy(self, bay: Path, batch_blobs: int) -> bool:
+    def copy(self, bay: Path) -> bool:
         """Copy the drive from where an earlier run came to; False if a cancel was heard.
 
         Raises:
@@ -78,9 +83,7 @@ class DriveCopying:
                 self._begin(self._require_manifest(stream).bytes_total)
                 self._back_up(stream)
                 stream.seek(0)
-                BlobCopier(self.job_id, self.number, folder, self.store_address, self.pulse, batch_blobs).copy(
-                    stream
-                )
+                BlobCopier(self.job_id, self.number, folder, self.store_address, self.pulse).copy(stream)
                 self._log_verbosely(stream)
             self.finish()
         except CopyCancelledError:
@@ -170,8 +173,7 @@ class DriveCopying:
         told = status or _status_of(reports)
         uri = None
         if not without_store:
-            for name in begun.staging_containers:
-                Container(self.store_address, name).discard(f"{self.job_id}/{self.number}")
+            self._discard(begun)
             logged = error_entries(report.logged() for report in reports)
             uri = self._put_log("error", lambda file: write_copy_log(file, drive.drive_id, logged, told))
         target = DriveState.COMPLETED if told is DriveStatus.COMPLETED else DriveState.COMPLETED_MORE_INFO
@@ -183,6 +185,15 @@ class DriveCopying:
             drive.error_log_uri = uri
             drive.bytes_succeeded = begun.bytes_committed
             session.add(drive)
+
+    def _discard(self, begun: DriveCopy) -> None:
+        """Remove whatever is not whole."""
+        for plan in map(Plan.of, begun.planned):
+            if plan.upload and not plan.over:
+                container, name = split_blob_path(plan.path)
+                open_container(self.store_address, container).drop(name, plan.upload)
+        for name in begun.staging_containers:
+            open_container(self.store_address, name).discard(f"{self.job_id}/{self.number}")
 
     # -- what the customer can read afterwards ---------------------------------------------------------
 
@@ -201,19 +212,16 @@ class DriveCopying:
         container_name, _, folder = job.diagnostics_path.strip("/").partition("/")
         path = copy_log_name(job.name, drive.drive_id, begun.started_at, kind)
         path = f"{folder}/{path}" if folder else path
-        container = Container(self.store_address, container_name)
-        # In memory: a temporary file would hold the drive's serial number on our disk.
-        with BytesIO() as file:
-            write(file)
-            file.seek(0)
-            staging = f"{self.job_id}/{self.number}/{kind}"
-            try:
-                container.put(path, iter(lambda: file.read(_PIECE_BYTES), b""), staging, overwrite=True)
-            except StoreError:
-                container.stage_block(staging, 0, b"")
-                container.discard(staging)
-                return None
-            container.discard(staging)
+        container = open_container(self.store_address, container_name)
+        # Not by way of a temporary file: that would hold the drive's serial number on our disk.
+        blob = BlobWriter(container, path, f"{self.job_id}/{self.number}/{kind}", BlobFacts(content_type=_XML))
+        try:
+            write(blob)
+            blob.finish()
+        except StoreError:
+            blob.abandon()
+            container.probe(f"{self.job_id}/{self.number}/probe", 0)
+            return None
         return container.uri(path)
 
     def _back_up(self, manifest: BinaryIO) -> None:

@@ -30,7 +30,7 @@ from models.errors import (
 )
 from models.faults import without_data
 from models.jobs import finish_cancel, move, read_job
-from models.lifecycle import DRIVE_TO_COPY, ENDS, Actor, DriveState, JobState
+from models.lifecycle import DRIVE_TO_COPY, ENDS, Actor, DriveState, JobState, JobType
 from models.requests import ReturnRequest, parse
 from models.runs import record_run
 from tasks.acts import act
@@ -144,7 +144,7 @@ def copy_drive(job_id: UUID, number: int, token: int, bay: Path, store_address: 
         StoreError: the store does not answer.
     """
     pulse = Pulse(job_id, token, limits)
-    return DriveCopying(job_id, number, store_address, pulse).copy(bay, limits.batch_blobs)
+    return DriveCopying(job_id, number, store_address, pulse).copy(bay)
 
 
 @act
@@ -234,11 +234,11 @@ def _carry_out_cancel(job_id: UUID, store_address: str) -> bool:
 
 
 @act
-def copies_to_start(rows_max: int) -> tuple[list[UUID], list[UUID]]:
-    """Find Import jobs whose copy is due, or was dropped by a run that is gone; and those copied now."""
+def copies_to_start(rows_max: int) -> tuple[list[tuple[UUID, JobType]], list[UUID]]:
+    """Find jobs whose copy is due, or was dropped by a run that is gone, by type; and those copied now."""
     with reading() as session:
         now = database_time(session)
-        return list(due_copies(session, now, rows_max)), list(copies_under_way(session, now))
+        return due_copies(session, now, rows_max), list(copies_under_way(session, now))
 
 
 @act

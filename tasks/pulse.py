@@ -26,11 +26,23 @@ class CopyCancelledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CopyLimits:
-    """How a copy paces itself: seconds, and blobs per settled batch."""
+    """How a copy paces itself.
+
+    Attributes:
+        lease_seconds: how long a copy that does not report is believed to be alive.
+        poll_seconds: how often it looks whether it was cancelled.
+        batch_blobs: how many blobs' names are settled in one write.
+        requests_at_once: how many requests to the store are under way at once.
+        memory_bytes: what was read from a drive and is not written yet, or was read back, at most.
+        reads_back: whether what the store holds is compared with the manifest before a blob counts.
+    """
 
     lease_seconds: float
     poll_seconds: float
     batch_blobs: int
+    requests_at_once: int
+    memory_bytes: int
+    reads_back: bool
 
 
 class Pulse:
@@ -39,14 +51,14 @@ class Pulse:
     Args:
         job_id: the job.
         token: of the lease.
-        limits: how the copy paces itself.
+        limits: how the copy paces itself, also for whoever is handed the pulse.
     """
 
     def __init__(self, job_id: UUID, token: int, limits: CopyLimits) -> None:
         self._job_id = job_id
         self._token = token
-        self._limits = limits
-        self._last_poll = self._last_renewal = time.monotonic()
+        self.limits = limits
+        self._last_poll = self._last_renewal = self._last_heard = time.monotonic()
 
     @property
     def token(self) -> int:
@@ -60,8 +72,12 @@ class Pulse:
             LeaseLostError: another run copies the job now.
         """
         now = database_time(session)
-        renew_copy_lease(session, self._job_id, self._token, seconds=self._limits.lease_seconds, at=now)
-        self._last_renewal = time.monotonic()
+        renew_copy_lease(session, self._job_id, self._token, seconds=self.limits.lease_seconds, at=now)
+        self._last_renewal = self._last_heard = time.monotonic()
+
+    def is_fresh(self) -> bool:
+        """Tell whether the lease was seen to be ours within half of its time; else nothing may be written."""
+        return time.monotonic() - self._last_heard < self.limits.lease_seconds / 2
 
     def beat(self) -> None:
         """Do what is due; cheap enough to be called at every block.
@@ -71,12 +87,13 @@ class Pulse:
             LeaseLostError: another run copies the job now.
         """
         now = time.monotonic()
-        if now - self._last_poll >= self._limits.poll_seconds:
+        if now - self._last_poll >= self.limits.poll_seconds:
             self._last_poll = now
             with reading() as session:
                 if is_copy_cancelled(session, self._job_id, self._token):
                     raise CopyCancelledError
-        if now - self._last_renewal >= self._limits.lease_seconds / _BEATS_PER_LEASE:
+            self._last_heard = now
+        if now - self._last_renewal >= self.limits.lease_seconds / _BEATS_PER_LEASE:
             with writing() as session:
                 self.renew(session)
 

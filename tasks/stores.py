@@ -1,183 +1,261 @@
-"""The store of a storage account: containers of blobs, whatever keeps them."""
+"""The store of a storage account: what every kind of store can do with containers of blobs.
 
-import hashlib
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+`tasks.containers` opens one by its address. What is not whole yet lies under `.drivepost/<job>/…` of its container,
+or where the store itself keeps what was not committed; no blob of a customer begins so.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import ObjectStore, from_url
-
+from models.blob_facts import BlobFacts
 from models.errors import StoreError
+from models.manifests import BLOCK_BYTES_MAX
 
 STAGING: Final = ".drivepost"
 
 
-class _BlobMissingError(StoreError):
+class BlobMissingError(StoreError):
     """There is no blob of that name; where none was awaited, the store failed."""
+
+
+class ForbiddenError(StoreError):
+    """The store does not let us; whether this one blob or all of them, shows only when another is tried."""
+
+
+class NameRefusedError(StoreError):
+    """This store can hold no blob of that name."""
+
+
+class NotHeldError(StoreError):
+    """This kind of store cannot hold what was to be kept: page blobs, or properties and metadata of this size."""
 
 
 class BlobExistsError(Exception):
     """A blob of that name exists already; settled by the blob's disposition, and seen by nobody else."""
 
 
-@contextmanager
-def _told_without_paths() -> Iterator[None]:
-    try:
-        yield
-    except AlreadyExistsError:
-        raise BlobExistsError from None
-    except FileNotFoundError:
-        raise _BlobMissingError("the store has no such blob or container") from None
-    except (BaseError, OSError, NotImplementedError, ValueError) as error:
-        raise StoreError(f"the store refused: {type(error).__name__}") from None
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What goes to the store in one request: one block, or several that follow one another.
 
-
-class Container:
-    """One container of one storage account.
-
-    Half-written blobs lie under `.drivepost/<job>/` until they are whole; no blob of a customer begins so.
-
-    Args:
-        address: the storage account's store address, with `{container}` still open.
-        name: the container's name.
-
-    Raises:
-        StoreError: of every method: the store refused, or does not answer.
+    Attributes:
+        index: 0 and up, in the order of the blob.
+        offset: in the blob, bytes.
+        length: 1 byte to what `Container.part_bytes` asks for and a block more.
+        id: the block's id in Base64, where the manifest gives one.
     """
 
-    def __init__(self, address: str, name: str) -> None:
-        self._url = address.replace("{container}", name)
-        is_folder = self._url.startswith("file:")
-        options = {"mkdir": True, "automatic_cleanup": True} if is_folder else {}
-        self._folder = Path(url2pathname(urlsplit(self._url).path)) if is_folder else None
-        with _told_without_paths():
-            self._store: ObjectStore = from_url(self._url, **options)  # type: ignore[call-overload]
+    index: int
+    offset: int
+    length: int
+    id: str | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class ListedBlob:
+    """A blob as a list shows it: its name without the container, and its length in bytes."""
+
+    name: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """What a store tells of one blob.
+
+    Attributes:
+        length: bytes.
+        e_tag: changes with every write; empty where the store has none.
+        last_modified: aware UTC.
+        facts: its properties and metadata.
+        is_page_blob: whether it is one.
+    """
+
+    length: int
+    e_tag: str
+    last_modified: datetime
+    facts: BlobFacts
+    is_page_blob: bool = False
+
+
+class Upload(ABC):
+    """One blob on its way into a container, part by part; parts may be written from several threads.
+
+    Attributes:
+        handle: what `Container.upload` needs to go on with it in another process.
+    """
+
+    handle: str
+
+    @abstractmethod
+    def write(self, part: Part, data: bytes) -> bool:
+        """Bring one part into the store; False if it was there already, from a run before."""
+
+    @abstractmethod
+    def read(self, part: Part) -> bytes | None:
+        """Read a part back before the blob is whole; None where the store shows it only afterwards."""
+
+    @abstractmethod
+    def commit(self, facts: BlobFacts, *, overwrite: bool) -> None:
+        """Make it a blob under its name, all at once.
+
+        Raises:
+            BlobExistsError: there is one of that name, and it is not to be overwritten.
+        """
+
+
+class Container(ABC):
+    """One container of one storage account; every method may be called from several threads.
+
+    Attributes:
+        name: the container's name.
+        is_local: whether a request is a call of this machine's own system, which costs next to nothing.
+
+    Raises:
+        StoreError: of every method: the store refused, or does not answer. NameRefusedError, ForbiddenError,
+            BlobMissingError and NotHeldError say what is known about it.
+    """
+
+    name: str
+    is_local = False
+
+    @abstractmethod
     def uri(self, path: str) -> str:
-        """Tell where a blob can be found."""
-        return f"{self._url}/{path}"
+        """Tell where a blob can be found, without a credential."""
 
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[ListedBlob]:
+        """List the blobs whose names begin so, in the store's order, page by page; what is not whole is left out."""
+
+    @abstractmethod
     def exists(self, path: str) -> bool:
         """Tell whether there is a blob of this name."""
-        try:
-            with _told_without_paths():
-                obstore.head(self._store, path)
-        except _BlobMissingError:
-            return False
-        return True
 
-    def put(self, path: str, data: bytes | Iterable[bytes], staging: str, *, overwrite: bool) -> None:
-        """Write a whole blob; nobody ever sees a part of it.
+    @abstractmethod
+    def stat(self, path: str) -> StoredBlob:
+        """Tell all about one blob.
+
+        Raises:
+            BlobMissingError: there is none.
+        """
+
+    @abstractmethod
+    def read(self, path: str, offset: int, length: int, *, e_tag: str = "") -> bytes:
+        """Read a piece of a blob; less than `length` bytes where it ends before.
+
+        Args:
+            path: the blob's name.
+            offset: where to begin, bytes.
+            length: how many bytes, 1 and up.
+            e_tag: fail if it is another by now; empty takes whatever is there.
+
+        Raises:
+            BlobMissingError: there is none, or not that one any more.
+        """
+
+    @abstractmethod
+    def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> None:
+        """Write a whole blob of at most 8 MiB; nobody ever sees a part of it.
 
         Args:
             path: its name.
-            data: its content; pieces only where it may be overwritten.
-            staging: under which name it may be laid aside on the way.
+            data: its content.
+            facts: its properties and metadata.
+            aside: under which name it may be laid aside on the way, below `.drivepost`.
             overwrite: whether it takes the place of one that is there.
 
         Raises:
             BlobExistsError: there is one, and it is not to be overwritten.
         """
-        if self._folder is None:
-            self._put(path, data, overwrite=overwrite)
-            return
-        # A folder's own way of writing leaves `name#1` beside the blob when it is killed, which nothing lists.
-        aside = f"{STAGING}/{staging}/whole"
-        self._put(aside, data, overwrite=True)
-        self._give_name(aside, path, overwrite=overwrite)
 
-    def _put(self, path: str, data: bytes | Iterable[bytes], *, overwrite: bool) -> None:
-        with _told_without_paths():
-            if isinstance(data, bytes):
-                obstore.put(
-                    self._store, path, data, mode="overwrite" if overwrite else "create", use_multipart=False
-                )
-            else:
-                obstore.put(self._store, path, iter(data))
+    @abstractmethod
+    def part_bytes(self, length: int) -> int:
+        """Tell how long each part of a blob of this length should be at least, but the last; 0 takes block by block."""
 
-    def stage_block(self, staging: str, index: int, data: bytes) -> None:
-        """Lay one block of a blob aside."""
-        self._put(f"{STAGING}/{staging}/{index}", data, overwrite=True)
-
-    def commit_blocks(
-        self,
-        staging: str,
-        token: int,
-        count: int,
-        path: str,
-        *,
-        overwrite: bool,
-        between_blocks: Callable[[], None],
-    ) -> None:
-        """Make a blob of the blocks laid aside, under its name only once it is whole.
+    @abstractmethod
+    def upload(self, path: str, length: int, parts: Sequence[Part], aside: str, handle: str = "") -> Upload:
+        """Begin a blob of several parts, or go on with one.
 
         Args:
-            staging: where its blocks lie.
-            token: the writer's own, so that no other gives a name to what this one has not finished.
-            count: how many blocks there are.
             path: its name.
-            overwrite: whether it takes the place of one that is there.
-            between_blocks: called before each block; what it raises ends the writing.
+            length: bytes.
+            parts: all of them, in order; empty where they are not known, as of a log that is being written.
+            aside: under which name it may be laid aside on the way, below `.drivepost`.
+            handle: the handle of an upload that a run before began and did not commit.
+        """
+
+    @abstractmethod
+    def upload_pages(self, path: str, length: int, aside: str, handle: str = "") -> Upload:
+        """Begin a page blob, or go on with one; bytes in no part are zero.
 
         Raises:
-            BlobExistsError: there is one of that name, and it is not to be overwritten.
+            NotHeldError: this store has no page blobs.
         """
-        whole = f"{STAGING}/{staging}/whole-{token}"
-        # A writer and not an iterator: the store may not be read while it pulls from one.
-        with _told_without_paths(), obstore.open_writer(self._store, whole) as writer:
-            for index in range(count):
-                between_blocks()
-                writer.write(self._read(f"{STAGING}/{staging}/{index}"))
-        self._give_name(whole, path, overwrite=overwrite)
 
-    def _give_name(self, whole: str, path: str, *, overwrite: bool) -> None:
-        with _told_without_paths():
-            obstore.rename(self._store, whole, path, overwrite=overwrite)
+    @abstractmethod
+    def drop(self, path: str, handle: str) -> None:
+        """Remove what was laid aside of an upload that is not to be committed; harmless when there is nothing."""
 
-    def discard(self, staging: str) -> None:
-        """Remove what was laid aside under this name; harmless when there is nothing."""
-        if self._folder is not None:
-            # Not through the store: it lists nothing that was being written when its process was killed.
-            aside = self._folder / STAGING / staging
-            with _told_without_paths(), suppress(FileNotFoundError):
-                shutil.rmtree(aside)
-            with suppress(OSError):
-                for folder in aside.parents:
-                    if folder == self._folder:
-                        break
-                    folder.rmdir()
+    @abstractmethod
+    def delete(self, path: str, *, e_tag: str = "") -> None:
+        """Remove a blob; harmless when there is none, or, where an `e_tag` is given, another."""
+
+    @abstractmethod
+    def discard(self, aside: str) -> None:
+        """Remove whatever lies aside below this name; harmless when there is nothing."""
+
+    @abstractmethod
+    def probe(self, aside: str, length: int) -> None:
+        """Find out whether the store takes anything at all, by writing `length` bytes aside and removing them."""
+
+
+class BlobWriter:
+    """Writes a blob of unknown length piece by piece, in the memory of one part; a blob that is there is replaced.
+
+    Args:
+        container: where it goes.
+        path: its name.
+        aside: under which name it may be laid aside on the way.
+        facts: its properties.
+    """
+
+    def __init__(self, container: Container, path: str, aside: str, facts: BlobFacts) -> None:
+        self._container = container
+        self._path = path
+        self._aside = aside
+        self._facts = facts
+        self._pending = bytearray()
+        self._upload: Upload | None = None
+        self._count = 0
+        self._offset = 0
+        self._part_bytes = max(BLOCK_BYTES_MAX, container.part_bytes(0))
+
+    def write(self, data: bytes, /) -> None:
+        """Take all of `data`."""
+        self._pending += data
+        while len(self._pending) > self._part_bytes:
+            self._send(bytes(self._pending[: self._part_bytes]))
+            del self._pending[: self._part_bytes]
+
+    def _send(self, data: bytes) -> None:
+        if self._upload is None:
+            self._upload = self._container.upload(self._path, 0, (), self._aside)
+        self._upload.write(Part(self._count, self._offset, len(data)), data)
+        self._count += 1
+        self._offset += len(data)
+
+    def finish(self) -> None:
+        """Give the blob its name."""
+        if self._upload is None:
+            self._container.put(self._path, bytes(self._pending), self._facts, self._aside, overwrite=True)
             return
-        with _told_without_paths():
-            for found in obstore.list(self._store, prefix=f"{STAGING}/{staging}"):
-                obstore.delete(self._store, [meta["path"] for meta in found])
+        self._send(bytes(self._pending))
+        self._upload.commit(self._facts, overwrite=True)
 
-    def holds(self, path: str, blocks: Iterable[tuple[int, int, str]]) -> bool:
-        """Tell whether a blob is just these blocks: offset, length and upper-case MD5 of each."""
-        try:
-            with _told_without_paths():
-                size = obstore.head(self._store, path)["size"]
-                end = 0
-                for offset, length, digest in blocks:
-                    end = offset + length
-                    if end > size or self._digest(path, offset, length) != digest:
-                        return False
-        except _BlobMissingError:
-            return False
-        return size == end
-
-    def _read(self, path: str) -> bytes:
-        try:
-            with _told_without_paths():
-                return bytes(obstore.get(self._store, path).bytes())
-        except _BlobMissingError:
-            raise StoreError("the store lost a block that was laid aside") from None
-
-    def _digest(self, path: str, offset: int, length: int) -> str:
-        data = obstore.get_range(self._store, path, start=offset, length=length)
-        return hashlib.md5(data, usedforsecurity=False).hexdigest().upper()
+    def abandon(self) -> None:
+        """Leave nothing of it."""
+        if self._upload is not None:
+            self._container.drop(self._path, self._upload.handle)

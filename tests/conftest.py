@@ -26,6 +26,7 @@ import flows  # noqa: E402
 from models import database  # noqa: E402
 from models.key_files import use_ring  # noqa: E402
 from models.settings import Settings  # noqa: E402
+from tests.store_servers import StoreServer, serve_azurite, serve_s3  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +49,20 @@ def postgresql_server() -> Iterator[str]:
             yield server.get_uri()
         finally:
             server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[StoreServer]:
+    """Start a server that is Azure Blob Storage; its environment is for the test to set."""
+    with serve_azurite() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[StoreServer]:
+    """Start a server that is S3; its environment is for the test to set."""
+    with serve_s3() as server:
+        yield server
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ STATUS: Final[Mapping[type[DrivepostError], int]] = {
     errors.JobStateConflictError: 409,
     errors.LocationNotFoundError: 404,
     errors.NoSuchPathError: 404,
-    errors.NotAnImportJobError: 409,
+    errors.WrongJobTypeError: 409,
     errors.NotReadyToShipError: 400,
     errors.NotYetClosableError: 409,
     errors.PersonalDataErasedError: 409,

@@ -30,16 +30,21 @@ from models.errors import (
     JobNotFoundError,
     JobStateConflictError,
     LeaseLostError,
-    NotAnImportJobError,
+    WrongJobTypeError,
 )
 from models.jobs import finish_cancel, move, read_job, request_cancel
-from models.lifecycle import Actor, JobState
+from models.lifecycle import Actor, JobState, JobType
 from models.manifests import ImportDisposition
 from tests.builders import ACCOUNT, DRIVE, NOON, at_once, job_in, set_columns
 
 SECONDS: Final = 60
 MICROSECOND: Final = timedelta(microseconds=1)
 RUN_OUT: Final = NOON + timedelta(seconds=SECONDS)
+EXPORT: Final[dict[str, Any]] = {
+    "jobType": "Export",
+    "driveList": None,
+    "export": {"blobList": {"blobPathPrefix": ["/"]}},
+}
 
 
 def new_job(state: str = "Received", name: str = "job1", *, cancelled: bool = False, **properties: Any) -> UUID:
@@ -192,27 +197,24 @@ def test_a_lease_is_seized_only_once_it_has_run_out(any_database: str) -> None:
 
 
 def test_due_copies_are_those_that_nobody_copies_the_least_tried_first(any_database: str) -> None:
-    """Checked in or half copied, Import, not cancelled, no living lease; one that fails starves nobody."""
+    """Checked in or half copied, of either type, not cancelled, no living lease; one that fails starves nobody."""
     half, fresh = new_job("Transferring", "half"), new_job("Received", "fresh")
     for state in ("Creating", "Shipping", "Packaging", "Completed", "Closed"):
         new_job(state, f"is-{state}")
     new_job("Received", "cancelled", cancelled=True)
-    export: dict[str, Any] = {
-        "jobType": "Export",
-        "driveList": None,
-        "export": {"blobList": {"blobPathPrefix": ["/"]}},
-    }
-    new_job("Received", "export", **export)
+    export = new_job("Received", "export", **EXPORT)
     held = new_job("Received", "held")
     take(held)
     with writing() as session:
         set_columns(session, half, state_since=NOON - timedelta(days=1))
         set_columns(session, held, state_since=NOON - timedelta(hours=1))
+        set_columns(session, export, state_since=NOON + timedelta(hours=1))
     with reading() as session:
-        assert due_copies(session, NOON, 10) == [half, fresh]
-        assert due_copies(session, NOON, 1) == [half]
-        assert due_copies(session, RUN_OUT - MICROSECOND, 10) == [half, fresh]
-        assert due_copies(session, RUN_OUT, 10) == [half, fresh, held]
+        untried = [(half, JobType.IMPORT), (fresh, JobType.IMPORT), (export, JobType.EXPORT)]
+        assert due_copies(session, NOON, 10) == untried
+        assert due_copies(session, NOON, 1) == untried[:1]
+        assert due_copies(session, RUN_OUT - MICROSECOND, 10) == untried
+        assert due_copies(session, RUN_OUT, 10) == [*untried, (held, JobType.IMPORT)]
         assert copies_under_way(session, NOON) == [held]
         assert copies_under_way(session, RUN_OUT) == []
 
@@ -286,16 +288,26 @@ def test_packaging_ends_the_lease_and_what_its_holder_may_write(any_database: st
 
 def test_an_export_job_is_not_imported(any_database: str) -> None:
     """Its drives are written to, not read; the job stays where it is."""
-    export: dict[str, Any] = {
-        "jobType": "Export",
-        "driveList": None,
-        "export": {"blobList": {"blobPathPrefix": ["/"]}},
-    }
-    job_id = new_job("Received", "export", **export)
+    job_id = new_job("Received", "export", **EXPORT)
     with (
-        pytest.raises(NotAnImportJobError, match="import-drives copies the drives of Import jobs"),
+        pytest.raises(WrongJobTypeError, match="this is an Export job, whose drives export-blobs copies"),
         writing() as session,
     ):
         take_copy_lease(session, job_id, seconds=60, at=NOON, by=Actor.OPERATOR)
     with reading() as session:
         assert read_job(session, job_id).state is JobState.RECEIVED
+    with writing() as session:
+        told = take_copy_lease(session, job_id, seconds=60, at=NOON, by=Actor.OPERATOR, job_type=JobType.EXPORT)
+        assert told == 1
+
+
+def test_an_import_job_is_not_exported(any_database: str) -> None:
+    """Its drives are read, not written to; the job stays where it is."""
+    job_id = new_job()
+    with (
+        pytest.raises(WrongJobTypeError, match="this is an Import job, whose drives import-drives copies"),
+        writing() as session,
+    ):
+        take_copy_lease(session, job_id, seconds=60, at=NOON, by=Actor.OPERATOR, job_type=JobType.EXPORT)
+    with reading() as session:
+        assert read_job(session, job_id).copy_token == 0

@@ -31,7 +31,7 @@ from models.jobs import read_job
 from models.lifecycle import DriveState, JobState
 from models.manifests import BLOCK_BYTES_MAX, AttachedFile, ImportDisposition
 from tasks.blobs import BlobCopier
-from tasks.mounts import find_file
+from models.drive_files import find_file
 from tasks.stores import Container
 from tests.builders import (
     Listed,

@@ -1,0 +1,380 @@
+"""One blob on its way from the drive into the store: read, checked, written, read back.
+
+What stands here runs in threads of the copy, several blobs at once. It knows neither database nor lease: `Way`
+lets it go on, or ends it.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Final, NoReturn
+
+from models.blob_facts import BlobFacts
+from models.copy_logs import AttachedStatus, BlobStatus, BlockStatus
+from models.manifests import BLOCK_BYTES_MAX, Blob
+from tasks.blob_files import Attached, BlobFailedError, DriveFiles, Piece, bad_pieces, read_part
+from tasks.blob_names import Plan
+from tasks.stores import BlobMissingError, Container, NotHeldError, Part, Upload
+
+_LOOK_SECONDS: Final = 0.05
+
+
+class CopyStoppedError(Exception):
+    """The copy ends; whoever hears it writes nothing more."""
+
+
+class Way:
+    """Whether threads may go on: memory is there, and the copy is still ours.
+
+    Args:
+        bytes_max: memory for what was read and is not written yet.
+        is_fresh: tells whether the lease was seen to be ours a short time ago.
+    """
+
+    def __init__(self, bytes_max: int, is_fresh: Callable[[], bool]) -> None:
+        self._bytes_max = bytes_max
+        self._is_fresh = is_fresh
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End all threads at their next step."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def require_open(self) -> None:
+        """Wait while nobody knows whether the copy is still ours: this process may have slept.
+
+        Raises:
+            CopyStoppedError: the copy ends.
+        """
+        while not self._stopped:
+            if self._is_fresh():
+                return
+            with self._changed:
+                self._changed.wait(_LOOK_SECONDS)
+        raise CopyStoppedError
+
+    @contextmanager
+    def room_for(self, length: int) -> Iterator[None]:
+        """Wait for memory; one that is larger than all there is has it alone.
+
+        Raises:
+            CopyStoppedError: the copy ends.
+        """
+        taken = self.take(length)
+        try:
+            yield
+        finally:
+            self.give_back(taken)
+
+    def take(self, length: int) -> int:
+        """Wait for memory that `give_back` ends; tells how much to give back.
+
+        Raises:
+            CopyStoppedError: the copy ends.
+        """
+        wanted = min(length, self._bytes_max)
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._bytes + wanted <= self._bytes_max)
+            if self._stopped:
+                raise CopyStoppedError
+            self._bytes += wanted
+        return wanted
+
+    def give_back(self, taken: int) -> None:
+        """Let others have the memory."""
+        with self._changed:
+            self._bytes -= taken
+            self._changed.notify_all()
+
+
+@dataclass(slots=True)
+class Order:
+    """One blob to be copied, and what was settled for it.
+
+    Attributes:
+        number: its place in the manifest, from 0.
+        blob: as the manifest has it.
+        plan: what was settled.
+        container: where it goes.
+        name: in the container.
+        aside: under which name it may be laid aside.
+        inherited: whether a run before may have written it already.
+        attempts: how often it was begun.
+        bytes_sent: of a blob of several parts, so far.
+    """
+
+    number: int
+    blob: Blob
+    plan: Plan
+    container: Container
+    name: str
+    aside: str
+    inherited: bool
+    attempts: int = 0
+    bytes_sent: int = 0
+
+    @property
+    def pieces(self) -> Sequence[Piece]:
+        """Its blocks or page ranges."""
+        return self.blob.page_ranges if self.blob.is_page_blob else self.blob.blocks
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it goes in one request; a blob whose blocks have ids goes block by block."""
+        blob = self.blob
+        return not blob.is_page_blob and blob.length <= BLOCK_BYTES_MAX and all(b.id is None for b in blob.blocks)
+
+
+@dataclass(slots=True)
+class BlobWriting:
+    """Brings blobs of one drive into the store.
+
+    Attributes:
+        files: the drive's.
+        way: lets it go on.
+        pool: where parts are sent.
+        reads_back: whether what the store holds is compared with the manifest before a blob counts.
+        begun: has every order's `plan.upload` written down, before a first part is sent.
+    """
+
+    files: DriveFiles
+    way: Way
+    pool: Executor
+    reads_back: bool
+    begun: Callable[[], None]
+
+    def write(self, order: Order) -> Attached:
+        """Bring one blob into the store under the name settled for it.
+
+        Returns:
+            What was kept with it, and what was not.
+
+        Raises:
+            BlobFailedError: it cannot be copied.
+            BlobExistsError: its name was taken after it was settled.
+            StoreError: the store refused it, or does not answer.
+            DriveError: the drive is gone.
+            CopyStoppedError: the copy ends.
+        """
+        self.way.require_open()
+        attached = self.files.attached(order.blob)
+        if order.inherited and self._is_there(order):
+            # The run before was cut between its last byte and its record.
+            if order.plan.upload:
+                order.container.drop(order.name, order.plan.upload)
+            return attached
+        with self.files.opened(order.blob) as file:
+            if order.is_small:
+                return self._write_at_once(order, file, attached)
+            return self._write_in_parts(order, file, attached)
+
+    def _is_there(self, order: Order) -> bool:
+        try:
+            return not self._differing(order, _parts(order))
+        except BlobMissingError:
+            return False
+
+    def _write_at_once(self, order: Order, file: int, attached: Attached) -> Attached:
+        blob, whole = order.blob, Part(0, 0, order.blob.length)
+        with self.way.room_for(blob.length * (2 if self.reads_back else 1)):
+            data = read_part(file, whole, blob.blocks, 0) if blob.blocks else b""
+            bad = bad_pieces(data, whole, blob.blocks, 0) if blob.blocks else []
+            if bad:
+                raise BlobFailedError(BlobStatus.COMPLETED_WITH_ERRORS, dict.fromkeys(bad, BlockStatus.CORRUPTED))
+            md5 = bytes.fromhex(blob.blocks[0].hash) if len(blob.blocks) == 1 else _md5(data).digest()
+            self.way.require_open()
+
+            def put(facts: BlobFacts) -> None:
+                order.container.put(order.name, data, facts, order.aside, overwrite=order.plan.overwrites)
+
+            attached = _keep(_compared(attached, md5), md5, put)
+            if self.reads_back and order.container.read(order.name, 0, blob.length + 1) != data:
+                self._take_away(order, range(len(blob.blocks)))
+        return attached
+
+    # -- part by part ----------------------------------------------------------------------------------
+
+    def _write_in_parts(self, order: Order, file: int, attached: Attached) -> Attached:
+        blob, container, plan = order.blob, order.container, order.plan
+        listed = _parts(order)
+        if blob.is_page_blob:
+            upload = container.upload_pages(order.name, blob.length, order.aside, plan.upload)
+        else:
+            parts = [cut.part for cut in listed]
+            upload = container.upload(order.name, blob.length, parts, order.aside, plan.upload)
+        if upload.handle != plan.upload:
+            plan.upload = upload.handle
+            self.begun()
+        whole = None if blob.is_page_blob else _md5()
+        was_read_back = self._send_all(order, upload, file, listed, whole)
+        self.way.require_open()
+        # Of a page blob nobody has read the pages that are zero; what its properties say is believed.
+        md5 = attached.facts.content_md5 if whole is None else whole.digest()
+        attached = _keep(
+            _compared(attached, md5), md5, lambda facts: upload.commit(facts, overwrite=plan.overwrites)
+        )
+        if self.reads_back and not was_read_back and (bad := self._differing(order, listed)):
+            self._take_away(order, bad)
+        return attached
+
+    def _send_all(
+        self, order: Order, upload: Upload, file: int, listed: Sequence["_Cut"], whole: "hashlib._Hash | None"
+    ) -> bool:
+        """Send all parts, several at once and each byte read once; tells whether all were read back already."""
+        sent: list[Future[_Sent]] = []
+        failed = threading.Event()
+        failure: BlobFailedError | None = None
+        try:
+            for cut in listed:
+                self.way.require_open()
+                if failed.is_set():
+                    break
+                taken = self.way.take(cut.part.length * (2 if self.reads_back else 1))
+                try:
+                    data = read_part(file, cut.part, cut.pieces, cut.first)
+                    sent.append(self.pool.submit(self._send, order, upload, cut, data, taken, failed))
+                except BaseException:
+                    self.way.give_back(taken)
+                    raise
+                if whole is not None:
+                    whole.update(data)
+        except BlobFailedError as error:
+            failure = error
+        finally:
+            wait(sent)
+        results = [future.result() for future in sent]
+        bad = {at: told for result in results for at, told in result.bad.items()}
+        if failure is not None:
+            raise BlobFailedError(failure.status, {**failure.bad, **bad})
+        if bad:
+            raise BlobFailedError(BlobStatus.COMPLETED_WITH_ERRORS, bad)
+        return all(result.was_read_back for result in results)
+
+    def _send(
+        self, order: Order, upload: Upload, cut: "_Cut", data: bytes, taken: int, failed: threading.Event
+    ) -> "_Sent":
+        try:
+            if bad := bad_pieces(data, cut.part, cut.pieces, cut.first):
+                failed.set()
+                return _Sent(dict.fromkeys(bad, BlockStatus.CORRUPTED))
+            self.way.require_open()
+            upload.write(cut.part, data)
+            back = upload.read(cut.part) if self.reads_back else None
+            if back is not None and back != data:
+                failed.set()
+                return _Sent(dict.fromkeys(cut.places, BlockStatus.BLOB_REQUEST_FAILED))
+            order.bytes_sent += cut.part.length
+            return _Sent({}, was_read_back=back is not None)
+        except BaseException:
+            failed.set()
+            raise
+        finally:
+            self.way.give_back(taken)
+
+    # -- read back -------------------------------------------------------------------------------------
+
+    def _differing(self, order: Order, listed: Sequence["_Cut"]) -> list[int]:
+        """Compare what the store holds with the manifest; tells the places of pieces that differ.
+
+        Raises:
+            BlobMissingError: it holds no such blob.
+        """
+        if order.container.stat(order.name).length != order.blob.length:
+            return list(range(len(order.pieces))) or [0]
+        reading: list[Future[list[int]]] = []
+        try:
+            for cut in listed:
+                # Memory is taken here and not in the pool: what waits there for memory could keep out what has it.
+                taken = self.way.take(cut.part.length)
+                reading.append(self.pool.submit(self._read_back, order, cut, taken))
+        finally:
+            wait(reading)
+        return list(chain.from_iterable(future.result() for future in reading))
+
+    def _read_back(self, order: Order, cut: "_Cut", taken: int) -> list[int]:
+        try:
+            self.way.require_open()
+            data = order.container.read(order.name, cut.part.offset, cut.part.length)
+            return bad_pieces(data, cut.part, cut.pieces, cut.first)
+        finally:
+            self.way.give_back(taken)
+
+    def _take_away(self, order: Order, places: Iterable[int]) -> NoReturn:
+        """Remove a blob that is not what was sent, and tell so."""
+        with suppress(BlobMissingError):
+            order.container.delete(order.name, e_tag=order.container.stat(order.name).e_tag)
+        raise BlobFailedError(
+            BlobStatus.BLOB_REQUEST_FAILED, dict.fromkeys(places, BlockStatus.BLOB_REQUEST_FAILED)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A part, and the pieces of the manifest that it is made of, the first of them at the place `first`."""
+
+    part: Part
+    pieces: Sequence[Piece]
+    first: int
+
+    @property
+    def places(self) -> range:
+        return range(self.first, self.first + len(self.pieces))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What became of a part: its bad pieces, and whether it was read back before its blob was whole."""
+
+    bad: dict[int, BlockStatus]
+    was_read_back: bool = False
+
+
+def _parts(order: Order) -> list[_Cut]:
+    """Cut a blob into what goes in one request each."""
+    pieces = order.pieces
+    if order.is_small:
+        return [_Cut(Part(0, 0, order.blob.length), pieces, 0)] if pieces else []
+    bytes_min = 0 if order.blob.is_page_blob else order.container.part_bytes(order.blob.length)
+    cuts: list[_Cut] = []
+    first = 0
+    for end, piece in enumerate(pieces, 1):
+        length = piece.offset + piece.length - pieces[first].offset
+        if length < bytes_min and end < len(pieces):
+            continue
+        block_id = getattr(piece, "id", None) if end - first == 1 else None
+        cuts.append(_Cut(Part(len(cuts), pieces[first].offset, length, block_id), pieces[first:end], first))
+        first = end
+    return cuts
+
+
+def _keep(attached: Attached, md5: bytes | None, put: Callable[[BlobFacts], None]) -> Attached:
+    """Write with all that is to be kept; where the store cannot hold it, without, and tell so."""
+    try:
+        put(replace(attached.facts, content_md5=md5))
+    except NotHeldError:
+        put(BlobFacts(content_md5=md5))
+        return replace(
+            attached,
+            metadata=attached.metadata and AttachedStatus.FAILED,
+            properties=attached.properties and AttachedStatus.FAILED,
+        )
+    return attached
+
+
+def _compared(attached: Attached, md5: bytes | None) -> Attached:
+    """Tell a properties file whose Content-MD5 is not its blob's; what is kept is the right one."""
+    if attached.facts.content_md5 in {None, md5}:
+        return attached
+    return replace(attached, properties=AttachedStatus.CORRUPTED)
+
+
+def _md5(data: bytes = b"") -> "hashlib._Hash":
+    return hashlib.md5(data, usedforsecurity=False)

@@ -1,0 +1,226 @@
+"""One blob on its way from the store onto a drive: read, hashed, checked, written, named.
+
+What stands here runs in threads of the copy, several blobs at once. It knows neither database nor lease: `Way`
+lets it go on, or ends it.
+"""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Semaphore
+from typing import Final
+
+from models.blob_facts import write_metadata, write_properties
+from models.copy_logs import BlobStatus
+from models.errors import DriveError, ManifestError
+from models.manifests import BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES, PAGE_RANGES_MAX
+from tasks.blob_files import BlobFailedError, md5_of
+from tasks.blob_writing import Way
+from tasks.export_journal import WORKING, Entry, Written
+from tasks.stores import BlobMissingError, Container, StoredBlob
+
+_TRIES: Final = 3
+_ZEROS: Final = bytes(BLOCK_BYTES_MAX)
+
+
+class _ChangedError(Exception):
+    """The blob is not the one any more that it was when its reading began."""
+
+
+@dataclass(slots=True)
+class Order:
+    """One blob to be fetched: its entry of the journal, where it is, and how many bytes of it were read."""
+
+    entry: Entry
+    container: Container
+    name: str
+    bytes_read: int = 0
+
+
+@dataclass(slots=True)
+class BlobReading:
+    """Brings blobs of a store onto one drive.
+
+    Attributes:
+        drive: where it is mounted.
+        way: lets it go on.
+        pool: where pieces are asked for.
+        ahead: how many pieces may be read ahead by all together, beside one of each thread.
+    """
+
+    drive: Path
+    way: Way
+    pool: Executor
+    ahead: Semaphore
+
+    def fetch(self, order: Order) -> Written:
+        """Bring one blob onto the drive under the name settled for it; nobody ever sees a part of it there.
+
+        Raises:
+            BlobFailedError: it is gone, changes faster than it is read, is none that a manifest can list, or
+                the drive does not take it.
+            StoreError: the store refused it, or does not answer.
+            DriveError: the drive is gone.
+            CopyStoppedError: the copy ends.
+        """
+        for _ in range(_TRIES):
+            self.way.require_open()
+            order.bytes_read = 0
+            try:
+                stored = order.container.stat(order.name)
+            except BlobMissingError:
+                raise BlobFailedError(BlobStatus.FILE_NOT_FOUND) from None
+            _require_listable(stored)
+            with suppress(_ChangedError), self._told():
+                return self._fetch(order, stored)
+        raise BlobFailedError(BlobStatus.BLOB_REQUEST_FAILED)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            if not self.drive.is_dir():
+                raise DriveError("DiskNotFound", "the drive was taken out of the bay during its copy") from None
+            raise BlobFailedError(BlobStatus.IO_FAILED) from None
+
+    def _fetch(self, order: Order, stored: StoredBlob) -> Written:
+        whole = hashlib.md5(usedforsecurity=False)
+        pieces = []
+        with self._unfinished(order.entry, "") as laid:
+            with laid.open("wb") as file:
+                for offset, data in self._pieces(order, stored):
+                    whole.update(data)
+                    order.bytes_read += len(data)
+                    if stored.is_page_blob and data == _ZEROS[: len(data)]:
+                        continue
+                    self.way.require_open()
+                    file.seek(offset)
+                    file.write(data)
+                    pieces.append((offset, len(data), md5_of(data)))
+                file.truncate(stored.length)
+                _to_disk(file.fileno())
+            if not stored.e_tag:
+                _require_same(order, stored)
+            told = stored.facts.content_md5
+            is_as_stored = told in {None, whole.digest()}
+            facts = stored.facts if is_as_stored else replace(stored.facts, content_md5=None)
+            metadata = properties = None
+            with suppress(ManifestError):
+                data = write_properties(
+                    facts, last_modified=stored.last_modified, e_tag=stored.e_tag, length=stored.length
+                )
+                properties = self._attach(order.entry, "properties", data)
+            if stored.facts.metadata:
+                with suppress(ManifestError):
+                    metadata = self._attach(order.entry, "metadata", write_metadata(stored.facts.metadata))
+            self._name(laid, order.entry.file)
+        return Written(
+            length=stored.length,
+            last_modified=stored.last_modified.isoformat(),
+            pieces=pieces,
+            properties=properties,
+            metadata=metadata,
+            has_metadata=bool(stored.facts.metadata),
+            is_page_blob=stored.is_page_blob,
+            is_as_stored=is_as_stored,
+        )
+
+    # -- the store -------------------------------------------------------------------------------------
+
+    def _pieces(self, order: Order, stored: StoredBlob) -> Iterator[tuple[int, bytes]]:
+        """Give a blob's pieces in order, while those that follow are on their way as far as memory lets them."""
+        asked: deque[tuple[int, int, bool, Future[bytes]]] = deque()
+        offsets = iter(range(0, stored.length, BLOCK_BYTES_MAX))
+        try:
+            while True:
+                # One piece is each thread's own; for more there has to be memory left.
+                while not asked or self.ahead.acquire(blocking=False):
+                    is_ahead = bool(asked)
+                    offset = next(offsets, None)
+                    if offset is None:
+                        if is_ahead:
+                            self.ahead.release()
+                        break
+                    length = min(BLOCK_BYTES_MAX, stored.length - offset)
+                    future = self.pool.submit(order.container.read, order.name, offset, length, e_tag=stored.e_tag)
+                    asked.append((offset, length, is_ahead, future))
+                if not asked:
+                    return
+                offset, length, is_ahead, future = asked[0]
+                try:
+                    data = future.result()
+                except BlobMissingError:
+                    raise _ChangedError from None
+                if len(data) != length:
+                    raise _ChangedError
+                yield offset, data
+                asked.popleft()
+                del data, future
+                if is_ahead:
+                    self.ahead.release()
+        finally:
+            for *_, is_ahead, future in asked:
+                future.cancel()
+                if is_ahead:
+                    self.ahead.release()
+
+    # -- the drive -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _unfinished(self, entry: Entry, suffix: str) -> Iterator[Path]:
+        laid = self.drive / WORKING / f"{entry.number}{suffix}"
+        try:
+            yield laid
+        finally:
+            laid.unlink(missing_ok=True)
+
+    def _attach(self, entry: Entry, kind: str, data: bytes) -> tuple[str, str]:
+        file = f"{entry.file}.{kind}"
+        with self._unfinished(entry, f".{kind}") as laid:
+            self.way.require_open()
+            with laid.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                _to_disk(stream.fileno())
+            self._name(laid, file)
+        return file, md5_of(data)
+
+    def _name(self, laid: Path, file: str) -> None:
+        """Give a whole file its name, without going through a link that leads out of the drive."""
+        *folders, name = file.split("\\")
+        folder = self.drive
+        for segment in folders:
+            folder /= segment
+            with suppress(FileExistsError):
+                folder.mkdir()
+            if folder.is_symlink():
+                raise NotADirectoryError
+        self.way.require_open()
+        laid.replace(folder / name)
+
+
+def _to_disk(file: int) -> None:
+    os.fsync(file)
+
+
+def _require_listable(stored: StoredBlob) -> None:
+    """Refuse what no manifest can list."""
+    pieces_max = PAGE_RANGES_MAX if stored.is_page_blob else BLOCKS_MAX
+    if stored.length > pieces_max * BLOCK_BYTES_MAX or (stored.is_page_blob and stored.length % PAGE_BYTES):
+        raise BlobFailedError(BlobStatus.FAILED)
+
+
+def _require_same(order: Order, stored: StoredBlob) -> None:
+    """Notice by length and time that a blob changed, where the store has no better mark."""
+    try:
+        now = order.container.stat(order.name)
+    except BlobMissingError:
+        raise _ChangedError from None
+    if (now.length, now.last_modified) != (stored.length, stored.last_modified):
+        raise _ChangedError
