@@ -115,6 +115,37 @@ def prepare(
     sys.stdout.write(json.dumps(prepared.drive_list_entry(), indent=2) + "\n")
 
 
+@app.command
+def watch(
+    job: str,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    once: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Show how far a job's copy has come, drive by drive, until it is over. Ctrl-C ends the watching alone.
+
+    Exits 0 if everything was copied as listed, 3 if the job is over and not everything was (errors, a cancel, a
+    drive that never came), 4 if the job was deleted, 1 if there is no such job or the database did not answer for
+    ten minutes, and 130 after Ctrl-C; 0 with --once.
+
+    Parameters
+    ----------
+    job
+        The job: its id, or subscription/resourceGroup/name.
+    as_json
+        Print one JSON object at each change.
+    once
+        Tell what is now, and wait for nothing.
+    """
+    from deployments.watch import watch_job  # noqa: PLC0415  as above
+
+    try:
+        sys.exit(watch_job(_console, job, as_json=as_json, once=once))
+    except KeyboardInterrupt:
+        _console.print("no longer watched; the job goes on")
+        sys.exit(130)
+
+
 @app.command(name="find-traces")
 def look_for(*words: str, json_file: Annotated[Path | None, Parameter(name="--json")] = None) -> None:
     """Look for what should be gone in every byte that Drivepost and Prefect keep on this machine.

@@ -29,6 +29,7 @@ from flows.delete_job import delete_job
 from flows.delete_portal_settings import delete_portal_settings
 from flows.enforce_retention import enforce_retention
 from flows.erase_personal_data import erase_personal_data
+from flows.export_blobs import export_blobs
 from flows.export_portal_settings import export_portal_settings
 from flows.find_traces import find_traces
 from flows.import_drives import import_drives
@@ -52,6 +53,7 @@ _BY_OPERATORS: Final[tuple[Flow[..., Any], ...]] = (
     ship_job,
     check_in_drives,
     import_drives,
+    export_blobs,
     return_drives,
     close_job,
     cancel_job,

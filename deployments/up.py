@@ -118,13 +118,16 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end us as Ctrl-C does."""
+    """Let SIGTERM end us as Ctrl-C does, and SIGINT however we were started."""
 
     def end(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    # What a shell starts in the background inherits that SIGINT is ignored, and Python then leaves it at that. Our
+    # children would inherit it too, and be ended by it no more.
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

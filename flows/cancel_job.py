@@ -1,7 +1,7 @@
 """cancel-job: stop, and leave nothing half done."""
 
+from flows.copies import complete_stopped_job
 from flows.promises import Ended, JobReference, done, promise, run_id
-from flows.stopped_copies import complete_stopped_job
 from models.settings import Settings
 from tasks.drives import wait_for_copy_to_stop
 from tasks.jobs import accept_cancel, open_job, storage_account_of

@@ -142,7 +142,7 @@ def take_copy_lease(
     seconds: float,
     at: datetime,
     by: Actor,
-    job_type: JobType = JobType.IMPORT,
+    job_type: JobType,
 ) -> int | None:
     """Take the lease on a job's copy.
 

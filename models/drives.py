@@ -53,7 +53,7 @@ class Drive(SQLModel, table=True):
     @property
     def has_errors(self) -> bool:
         """Whether its job cannot end without errors on this drive's account."""
-        return self.state is DriveState.NEVER_RECEIVED or self.copy_status not in WITHOUT_ERRORS
+        return has_errors(self.state, self.copy_status)
 
 
 class ExtraDrive(SQLModel, table=True):
@@ -66,6 +66,11 @@ class ExtraDrive(SQLModel, table=True):
     drive_id: str = personal_text(Kind.DRIVE_ID)
     found_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     shipped_back_at: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+
+
+def has_errors(state: DriveState, copy_status: DriveStatus | None) -> bool:
+    """Tell whether a job cannot end without errors on account of a drive that is so."""
+    return state is DriveState.NEVER_RECEIVED or copy_status not in WITHOUT_ERRORS
 
 
 def serial(drive_id: str) -> str:

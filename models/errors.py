@@ -11,7 +11,7 @@
     │   ├── PropertyNotUpdatableError  PropertyNotUpdatable   the state forbids changing these properties
     │   ├── NotReadyToShipError        NotReadyToShip         return address or delivery package is missing
     │   ├── NotYetClosableError        NotYetClosable         the customer still has days to answer
-    │   ├── WrongJobTypeError          WrongJobType           an Export job is not imported, nor an Import job exported
+    │   ├── WrongJobTypeError          WrongJobType           an Import job is exported, or the other way round
     │   ├── AddressNeededError         AddressNeeded          drives still go back to the address
     │   ├── PersonalDataErasedError    PersonalDataErased     the job knows nobody any more
     │   ├── CopyHeldElsewhereError     CopyHeldElsewhere      another run holds the copy's lease

@@ -58,13 +58,17 @@ class Locations:
 
     by_key: dict[str, Location]
 
+    def get(self, name: str) -> Location | None:
+        """Find a location; None if there is none by that name."""
+        return self.by_key.get(_key(name))
+
     def find(self, name: str) -> Location:
         """Find a location.
 
         Raises:
             RequestError: there is none by that name; the text names those there are.
         """
-        location = self.by_key.get(_key(name))
+        location = self.get(name)
         if location is None:
             known = ", ".join(sorted(each.name for each in self.by_key.values()))
             raise RequestError([("location", f"is no location that takes drives; there are {known}")])

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col
 
-from models.drives import Drive
+from models.drives import Drive, has_errors
 from models.job_facts import DriveFacts, percent_of_all
 from models.jobs import read_job
-from models.lifecycle import JobState, JobType
+from models.lifecycle import RULES, JobState, Operation
+
+_TOLD: Final = ("job_id", "state", "bytes_total", "bytes_succeeded", "copy_status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +22,12 @@ class JobProgress:
 
     Attributes:
         job_id: the job.
-        job_type: whether its drives are read or written.
         state: of the job.
         cancel_requested: whether a cancel was accepted.
         drives: drive number -> what shows how far it has come, in the order of the numbers.
     """
 
     job_id: UUID
-    job_type: JobType
     state: JobState
     cancel_requested: bool
     drives: Mapping[int, DriveFacts]
@@ -36,6 +37,17 @@ class JobProgress:
         """How much of the job's transfer is done, 0 to 100, rounded down; None before its first copy began."""
         return percent_of_all(self.drives.values())
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is copied, ever."""
+        return self.state in RULES[Operation.COPY].nothing
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything was copied as it was listed: no cancel, and no drive with errors."""
+        is_bad = any(has_errors(drive.state, drive.copy_status) for drive in self.drives.values())
+        return self.is_over and bool(self.drives) and not self.cancel_requested and not is_bad
+
 
 def read_progress(session: Session, job_id: UUID) -> JobProgress:
     """Read how far a job has come, without opening anything that is sealed.
@@ -44,9 +56,7 @@ def read_progress(session: Session, job_id: UUID) -> JobProgress:
         JobNotFoundError: there is no such job.
     """
     job = read_job(session, job_id)
-    columns = select_columns(  # type: ignore[call-overload]  five columns are more than sqlmodel's types know
-        Drive.number, Drive.job_id, Drive.state, Drive.bytes_total, Drive.bytes_succeeded
-    )
+    columns = select_columns(*(getattr(Drive, name) for name in ("number", *_TOLD)))
     rows = session.execute(columns.where(col(Drive.job_id) == job_id).order_by(col(Drive.number)))
-    drives = {number: DriveFacts(*told) for number, *told in rows}
-    return JobProgress(job.id, job.job_type, job.state, job.cancel_requested, drives)
+    drives = {number: DriveFacts(**dict(zip(_TOLD, told, strict=True))) for number, *told in rows}
+    return JobProgress(job.id, job.state, job.cancel_requested, drives)

@@ -225,6 +225,15 @@ def _diagnostics_path(path: str) -> str:
     return path
 
 
+def drive_list_fault(job_type: object, drives: object) -> str:
+    """Tell what is wrong with a job of a type and this `driveList`, or this absence of one; "" if nothing is."""
+    if job_type == JobType.IMPORT and not drives:
+        return "an Import job needs a driveList of 1 to 10 drives"
+    if job_type == JobType.EXPORT and drives:
+        return "an Export job has no driveList; its drives are made known when they arrive"
+    return ""
+
+
 class JobDetails(Shape):
     """`properties` of Create Job."""
 
@@ -247,18 +256,12 @@ class JobDetails(Shape):
             raise PydanticCustomError("whole", "must be an object")
         given = {str(name).lower(): member for name, member in value.items()}
         drives, export = given.get("drivelist"), given.get("export")
-        told: list[str] = []
-        match given.get("jobtype"):
-            case JobType.IMPORT:
-                if not drives:
-                    told.append("an Import job needs a driveList of 1 to 10 drives")
-                if export is not None:
-                    told.append("an Import job has no export")
-            case JobType.EXPORT:
-                if export is None:
-                    told.append("an Export job needs export, the blobs that go out")
-                if drives:
-                    told.append("an Export job has no driveList; its drives are made known when they arrive")
+        job_type = given.get("jobtype")
+        told = [fault for fault in [drive_list_fault(job_type, drives)] if fault]
+        if job_type == JobType.IMPORT and export is not None:
+            told.append("an Import job has no export")
+        if job_type == JobType.EXPORT and export is None:
+            told.append("an Export job needs export, the blobs that go out")
         return with_faults(told, lambda: read(value))
 
 

@@ -22,6 +22,14 @@ _Seconds = Annotated[float, Field(allow_inf_nan=False)]
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 """Addresses that this machine alone can reach."""
 
+_AZURE_OPTIONS: Final = frozenset({"account_name", "account_key", "sas_token", "endpoint"})
+_S3_OPTIONS: Final = frozenset({"access_key_id", "secret_access_key", "session_token", "region", "endpoint"})
+_OPTIONS: Final = {
+    **dict.fromkeys(("az", "adl", "azure", "abfs", "abfss", "https"), _AZURE_OPTIONS),
+    "s3": _S3_OPTIONS,
+}
+"""What can be told of a store, by the scheme of its address."""
+
 _DRIVERS: Final = frozenset({"sqlite", "postgres", "postgresql", "postgresql+psycopg"})
 
 
@@ -74,6 +82,10 @@ class _Fields(BaseSettings):
         default="",
         description="Store address of every other storage account; empty is store/{account} in the data "
         "directory.",
+    )
+    store_credentials: dict[str, dict[str, SecretStr]] = Field(
+        default_factory=dict,
+        description="Credentials per beginning of a store address, as JSON; else the environment's.",
     )
     copy_lease_seconds: _Seconds = Field(
         default=60, ge=1, le=3600, description="How long a copy that does not report is believed to be alive."
@@ -210,8 +222,20 @@ class _Fields(BaseSettings):
         for address in value.values() if isinstance(value, dict) else [value]:
             if address and not _is_store(address):
                 raise ValueError(
-                    "must be a store's address, such as file:///srv/blobs, az://{container} or s3://bucket"
+                    "must be a store's address: file:///srv/blobs, az://{container} or another form of Azure's, "
+                    "or s3://bucket; no other kind of store is built"
                 )
+        return value
+
+    @field_validator("store_credentials")
+    @classmethod
+    def _are_known_options(cls, value: dict[str, dict[str, SecretStr]]) -> dict[str, dict[str, SecretStr]]:
+        for beginning, options in value.items():
+            known = _OPTIONS.get(urlsplit(beginning).scheme)
+            if known is None:
+                raise ValueError("must name each store by the beginning of its address, as s3://bucket or az://")
+            if not options or not known >= options.keys():
+                raise ValueError(f"must give each store some of its options: {', '.join(sorted(known))}")
         return value
 
     @field_validator("api_jwks_url")
@@ -272,8 +296,11 @@ class Settings(_Fields):
         except ValidationError as error:
             faults = error.errors(include_input=False, include_url=False, include_context=False)
             raise SettingsError("; ".join(_fault(list(f["loc"]), f["msg"]) for f in faults)) from None
-        except NoJsonError:
-            # The only setting that is JSON.
+        except NoJsonError as error:
+            if '"store_credentials"' in str(error):
+                raise SettingsError(
+                    'DRIVEPOST_STORE_CREDENTIALS: is no JSON object {"address": {"option": "value", …}, …}'
+                ) from None
             raise SettingsError('DRIVEPOST_STORES: is no JSON object {"account": "address", …}') from None
 
     @property
@@ -328,15 +355,30 @@ class Settings(_Fields):
             address = address.rstrip("/") + "/{container}"
         return address.replace("{account}", account)
 
+    def credentials_of(self, address: str) -> dict[str, str]:
+        """Find the credentials of a store, in clear; empty where the environment is to be asked.
+
+        Args:
+            address: as `store_address` gives it; the longest beginning that is known counts.
+        """
+        known = [beginning for beginning in self.store_credentials if _begins(address, beginning)]
+        options = self.store_credentials[max(known, key=len)] if known else {}
+        return {name: value.get_secret_value() for name, value in options.items()}
+
+
+def _begins(address: str, beginning: str) -> bool:
+    """Tell whether an address begins so, with whole segments: the key of `one` is not shown to `one-too`."""
+    return address.startswith(beginning if beginning.endswith("/") else f"{beginning}/") or address == beginning
+
 
 def _is_store(address: str) -> bool:
-    if not urlsplit(address).scheme:
-        return False
     try:
-        parse_scheme(address.replace("{account}", "account").replace("{container}", "container"))
-    except BaseError:
+        scheme = urlsplit(address).scheme
+        kind = parse_scheme(address.replace("{account}", "account").replace("{container}", "container"))
+    except (BaseError, ValueError):
         return False
-    return True
+    # A store of S3's behind https has its bucket in the host's name, where no container could stand.
+    return scheme == "file" or (scheme in _OPTIONS and (kind == "azure" or scheme == "s3"))
 
 
 def _is_cron(text: str) -> bool:

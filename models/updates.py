@@ -28,7 +28,6 @@ from models.lifecycle import (
     Actor,
     JobProperty,
     JobState,
-    JobType,
     Operation,
     Outcome,
     decide,
@@ -36,7 +35,7 @@ from models.lifecycle import (
 )
 from models.locations import Locations
 from models.portal import saved_address_of
-from models.requests import DriveShape, JobDetails, JobRequest, Shape, UpdateJobBody
+from models.requests import DriveShape, JobDetails, JobRequest, Shape, UpdateJobBody, drive_list_fault
 from models.shipping import Package, ReturnAddress, ReturnShipping
 
 _PUTS_MAX: Final = 10
@@ -267,8 +266,9 @@ def update_locked_job(
     if refused:
         updatable = [name for name, states in UPDATABLE.items() if job.state in states]
         raise PropertyNotUpdatableError(job.state, refused, updatable)
-    if JobProperty.DRIVE_LIST in changes:
-        _require_drives_fit(job.job_type, changes[JobProperty.DRIVE_LIST])
+    drives = changes.get(JobProperty.DRIVE_LIST)
+    if drives is not None and (fault := drive_list_fault(job.job_type, drives)):
+        raise RequestError([("properties.driveList", fault)])
     if changes:
         _apply(session, job, changes, at=at, by=by)
     if ships:
@@ -281,14 +281,6 @@ def update_locked_job(
     if saves_as_default:
         save_as_default(session, asked_by or job.user_id, body.properties, at)
     return Outcome.DONE
-
-
-def _require_drives_fit(job_type: JobType, drives: Sequence[DriveShape]) -> None:
-    place = "properties.driveList"
-    if job_type is JobType.IMPORT and not drives:
-        raise RequestError([(place, "an Import job needs a driveList of 1 to 10 drives")])
-    if job_type is JobType.EXPORT and drives:
-        raise RequestError([(place, "an Export job has no driveList; its drives are made known when they arrive")])
 
 
 def _changes(session: Session, job: Job, body: UpdateJobBody) -> dict[JobProperty, Any]:

@@ -208,8 +208,7 @@ class BlobWriting:
         if blob.is_page_blob:
             upload = container.upload_pages(order.name, blob.length, order.aside, plan.upload)
         else:
-            parts = [cut.part for cut in listed]
-            upload = container.upload(order.name, blob.length, parts, order.aside, plan.upload)
+            attached, upload = self._begin(order, [cut.part for cut in listed], attached)
         if upload.handle != plan.upload:
             plan.upload = upload.handle
             self.begun()
@@ -224,6 +223,18 @@ class BlobWriting:
         if self.reads_back and not was_read_back and (bad := self._differing(order, listed)):
             self._take_away(order, bad)
         return attached
+
+    def _begin(self, order: Order, parts: Sequence[Part], attached: Attached) -> tuple[Attached, Upload]:
+        begun: list[Upload] = []
+
+        def begin(facts: BlobFacts) -> None:
+            begun.append(
+                order.container.upload(
+                    order.name, order.blob.length, parts, order.aside, order.plan.upload, facts=facts
+                )
+            )
+
+        return _keep(attached, None, begin), begun[0]
 
     def _send_all(
         self, order: Order, upload: Upload, file: int, listed: Sequence["_Cut"], whole: "hashlib._Hash | None"
@@ -363,6 +374,7 @@ def _keep(attached: Attached, md5: bytes | None, put: Callable[[BlobFacts], None
         put(BlobFacts(content_md5=md5))
         return replace(
             attached,
+            facts=BlobFacts(),
             metadata=attached.metadata and AttachedStatus.FAILED,
             properties=attached.properties and AttachedStatus.FAILED,
         )

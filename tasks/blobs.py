@@ -6,7 +6,7 @@ own: `tasks.drives` runs it. Source: the specification, sections 7 and 9.
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -51,14 +51,24 @@ class BlobCopier:
         folder: where the drive is mounted.
         store_address: the storage account's store, with `{container}` open.
         pulse: of the copy, which holds its lease and knows its limits.
+        tell: told how many bytes are in the store, at every record.
     """
 
-    def __init__(self, job_id: UUID, number: int, folder: Path, store_address: str, pulse: Pulse) -> None:
+    def __init__(
+        self,
+        job_id: UUID,
+        number: int,
+        folder: Path,
+        store_address: str,
+        pulse: Pulse,
+        tell: Callable[[int], None],
+    ) -> None:
         self._job_id = job_id
         self._number = number
         self._store_address = store_address
         self._pulse = pulse
         self._limits = pulse.limits
+        self._tell = tell
         self._under_way_max = max(2 * pulse.limits.requests_at_once, 2 * _CHUNK_BLOBS)
         self._files = DriveFiles(folder)
         self._containers: dict[str, Container] = {}
@@ -89,9 +99,10 @@ class BlobCopier:
         with (
             ThreadPoolExecutor(at_once, "drivepost-parts") as parts,
             ThreadPoolExecutor(at_once, "drivepost-blobs") as blobs,
+            ThreadPoolExecutor(1, "drivepost-chunks") as chunks,
         ):
             self._writing = BlobWriting(self._files, self._way, parts, self._limits.reads_back, self._begun)
-            self._pool = blobs
+            self._pool, self._chunks = blobs, chunks
             try:
                 self._copy_all(manifest)
             except Exception as error:
@@ -146,19 +157,19 @@ class BlobCopier:
         order.attempts += 1
         self._under_way[order.number] = order
         if order.is_small and order.container.is_local:
-            # Where a request costs less than a change of threads, one thread takes several blobs.
+            # Where a request costs less than a change of threads, one thread takes them all, many at a time.
             self._chunk.append(order)
             if len(self._chunk) == _CHUNK_BLOBS:
                 self._submit_chunk()
         else:
-            self._submit([order])
+            self._submit(self._pool, [order])
 
     def _submit_chunk(self) -> None:
         chunk, self._chunk = self._chunk, []
-        self._submit(chunk)
+        self._submit(self._chunks, chunk)
 
-    def _submit(self, orders: Sequence[Order]) -> None:
-        self._pool.submit(self._run, orders)
+    def _submit(self, pool: ThreadPoolExecutor, orders: Sequence[Order]) -> None:
+        pool.submit(self._run, orders)
         # Some wait in the pool, so that no thread waits for this one; a disk is read at few places at once.
         while len(self._under_way) > self._under_way_max or self._large_under_way > _LARGE_AT_ONCE_MAX:
             self._hear()
@@ -236,7 +247,8 @@ class BlobCopier:
     def _end_threads(self, *, cancelled: bool) -> None:
         """Stop all threads, and take in what they finished; what no later run goes on with is told."""
         self._way.stop()
-        self._pool.shutdown(wait=True)
+        for pool in (self._pool, self._chunks):
+            pool.shutdown(wait=True)
         while not self._news.empty():
             news = self._news.get_nowait()
             for order, result in [] if isinstance(news, Event) else news:
@@ -274,6 +286,7 @@ class BlobCopier:
                 session.merge(report)
         self._reports = []
         self._last_record = time.monotonic()
+        self._tell(sent)
 
     def _between(self) -> None:
         """Hear of a cancel, say that we are alive, and once a second how far we are."""

@@ -1,12 +1,22 @@
-"""Opens a container by the address that the settings give its storage account."""
+"""Opens a container by the address that the settings give its storage account.
 
-from collections.abc import Iterator
+Credentials are no part of an address, so that they are in no row and no parameter: they are read here, and nowhere
+else, from Settings or the environment.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tasks.folder_store import FolderContainer, list_containers
+from models.settings import Settings
+from tasks import azure_store, folder_store, s3_store
 from tasks.stores import Container
+
+_S3: Final = "s3"
+_FOLDER: Final = "file"
 
 
 def open_container(address: str, name: str) -> Container:
@@ -17,14 +27,19 @@ def open_container(address: str, name: str) -> Container:
         name: the container's name.
 
     Raises:
-        StoreError: its address or its credentials are impossible.
+        StoreError: its address or its credentials are impossible, or the store can have no container of that name.
     """
     url = address.replace("{container}", name)
-    return FolderContainer(Path(url2pathname(urlsplit(url).path)), name)
+    scheme = urlsplit(address).scheme
+    if scheme == _FOLDER:
+        return folder_store.FolderContainer(Path(url2pathname(urlsplit(url).path)), name)
+    if scheme == _S3:
+        return s3_store.S3Container(url, name, _options(address, s3_store.ENVIRONMENT))
+    return azure_store.AzureContainer(url, name, _options(address, azure_store.ENVIRONMENT))
 
 
 def containers_of(address: str) -> Iterator[str]:
-    """Name the containers of a storage account.
+    """Name the containers of a storage account, in order.
 
     Args:
         address: the storage account's store address, with `{container}` still open.
@@ -32,4 +47,17 @@ def containers_of(address: str) -> Iterator[str]:
     Raises:
         StoreError: the store refuses, or does not answer.
     """
-    return list_containers(address)
+    scheme = urlsplit(address).scheme
+    if scheme == _FOLDER:
+        return folder_store.list_containers(address)
+    if scheme == _S3:
+        return s3_store.list_containers(address, _options(address, s3_store.ENVIRONMENT))
+    return azure_store.list_containers(address, _options(address, azure_store.ENVIRONMENT))
+
+
+def _options(address: str, environment: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Read the credentials of an address: those of Settings, else those of the environment, never a mixture."""
+    if told := Settings().credentials_of(address):
+        return told
+    found = {name: next(filter(None, map(os.environ.get, names)), None) for name, names in environment.items()}
+    return {name: value for name, value in found.items() if value}

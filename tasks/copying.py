@@ -37,6 +37,7 @@ from tasks.blob_names import Plan
 from tasks.blobs import BlobCopier
 from tasks.containers import open_container
 from tasks.mounts import drives_in
+from tasks.progress import Progress
 from tasks.pulse import CopyCancelledError, Pulse, open_pulsing
 from tasks.stores import BlobWriter
 
@@ -79,11 +80,16 @@ class DriveCopying:
             raise ValueError("a copy needs a pulse")
         try:
             manifest, folder = self._find_manifest(bay)
-            with _opened(manifest, self.pulse) as stream:
-                self._begin(self._require_manifest(stream).bytes_total)
+            with Progress(self.job_id) as progress, _opened(manifest, self.pulse) as stream:
+                bytes_total = self._require_manifest(stream).bytes_total
+                self._begin(bytes_total)
                 self._back_up(stream)
                 stream.seek(0)
-                BlobCopier(self.job_id, self.number, folder, self.store_address, self.pulse).copy(stream)
+
+                def tell(bytes_done: int) -> None:
+                    progress.tell(bytes_done, bytes_total, self.number)
+
+                BlobCopier(self.job_id, self.number, folder, self.store_address, self.pulse, tell).copy(stream)
                 self._log_verbosely(stream)
             self.finish()
         except CopyCancelledError:
@@ -170,7 +176,7 @@ class DriveCopying:
             reports = reports_of(session, self.job_id, self.number)
         if drive.state is not DriveState.TRANSFERRING:
             return
-        told = status or _status_of(reports)
+        told = status or status_of(reports)
         uri = None
         if not without_store:
             self._discard(begun)
@@ -248,7 +254,7 @@ class DriveCopying:
             return
         manifest.seek(0)
         blobs = _every_blob(manifest, {report.blob_number: report for report in reports})
-        told = _status_of(reports)
+        told = status_of(reports)
         uri = self._put_log("verbose", lambda file: write_copy_log(file, drive.drive_id, blobs, told))
         with self._guarded() as (session, drive):
             drive.verbose_log_uri = uri
@@ -262,7 +268,8 @@ def _opened(manifest: Path, pulse: Pulse) -> BufferedReader:
         raise ManifestError("ManifestAccessDenied", "the drive's manifest cannot be read") from None
 
 
-def _status_of(reports: Sequence[BlobReport]) -> DriveStatus:
+def status_of(reports: Sequence[BlobReport]) -> DriveStatus:
+    """Tell how the copy of a drive ended, by what is to be said of its blobs."""
     if any(report.is_error for report in reports):
         return DriveStatus.COMPLETED_WITH_ERRORS
     return DriveStatus.COMPLETED_WITH_WARNINGS if reports else DriveStatus.COMPLETED

@@ -84,17 +84,18 @@ def _is_everything_sent(job_id: UUID) -> bool:
 
 
 @act
-def take_lease(job_id: UUID, lease_seconds: float) -> int | None:
-    """Take the lease on a job's copy; None when there is nothing to copy any more.
+def take_lease(job_id: UUID, job_type: JobType, lease_seconds: float) -> int | None:
+    """Take the lease on the copy of a job of this type; None when there is nothing to copy any more.
 
     Raises:
+        WrongJobTypeError: it is of the other type.
         CopyHeldElsewhereError: another run holds it.
         CancelAcceptedError: the job is being cancelled.
         JobStateConflictError: its drives were not checked in.
     """
     with writing() as session:
         now = database_time(session)
-        return take_copy_lease(session, job_id, seconds=lease_seconds, at=now, by=Actor.SERVICE)
+        return take_copy_lease(session, job_id, seconds=lease_seconds, at=now, by=Actor.SERVICE, job_type=job_type)
 
 
 @act

@@ -143,10 +143,10 @@ class ExportJournal:
                     self._begin(owner)
             except sqlite3.Error as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                    # Nobody else's journal goes: a worker that slept must first wake up, and hear that it lost its lease.
+                    # A worker that sleeps must first wake up, and hear that it lost its lease.
                     raise StoreError("a process that copied to this drive before still holds on to it") from None
                 self._begin(owner)
-            # What was not whole when the run before was cut; the journal's own files have names that are no numbers.
+            # What was not whole when the run before was cut; the journal's own files are no numbers.
             for file in self._folder.iterdir():
                 if file.name.partition(".")[0].isdigit():
                     file.unlink()
@@ -259,7 +259,7 @@ class ExportJournal:
             self._db.execute("UPDATE blob SET status = ?, written = ? WHERE number = ?", (status, told, number))
 
     def entries(self, where: str = "TRUE") -> Iterator[Entry]:
-        """Give the blobs in their order; of such as `where` chooses, a condition of ours on the table's columns."""
+        """Give the blobs in their order, such as `where` chooses: a condition of ours on the table's columns."""
         last = -1
         while True:
             with told_of(self._drive):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
 from typing import TYPE_CHECKING, Final
 
-from models.blob_lists import FORMAT_INVALID, LIST_BYTES_MAX, BlobSelection, read_blob_list
+from models.blob_lists import FORMAT_INVALID, BlobSelection, read_blob_list
 from models.copy_logs import BlobStatus
 from models.errors import DriveError, ManifestError, StoreError
 from models.manifests import split_blob_path
@@ -128,8 +128,6 @@ def read_selection(path: str, open_container: Callable[[str], Container]) -> Blo
         container, name = split_blob_path(path.removeprefix("/"))
         stored = open_container(container)
         found = stored.stat(name)
-        if found.length > LIST_BYTES_MAX:
-            raise ManifestError(FORMAT_INVALID, f"the list blob has more than {LIST_BYTES_MAX} bytes")
         with BufferedReader(_BlobFile(stored, name, found.length, found.e_tag), _READ_BYTES) as stream:
             return read_blob_list(stream)
     except ManifestError as fault:

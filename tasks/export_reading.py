@@ -42,6 +42,25 @@ class Order:
     bytes_read: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A piece that was asked for, bytes `offset` to `offset + length`; `is_ahead`: not its thread's own."""
+
+    offset: int
+    length: int
+    is_ahead: bool
+    future: Future[bytes]
+
+    def data(self) -> bytes:
+        try:
+            data = self.future.result()
+        except BlobMissingError:
+            raise _ChangedError from None
+        if len(data) != self.length:
+            raise _ChangedError
+        return data
+
+
 @dataclass(slots=True)
 class BlobReading:
     """Brings blobs of a store onto one drive.
@@ -135,40 +154,26 @@ class BlobReading:
 
     def _pieces(self, order: Order, stored: StoredBlob) -> Iterator[tuple[int, bytes]]:
         """Give a blob's pieces in order, while those that follow are on their way as far as memory lets them."""
-        asked: deque[tuple[int, int, bool, Future[bytes]]] = deque()
-        offsets = iter(range(0, stored.length, BLOCK_BYTES_MAX))
+        asked: deque[_Asked] = deque()
+        offsets = deque(range(0, stored.length, BLOCK_BYTES_MAX))
         try:
-            while True:
+            while asked or offsets:
                 # One piece is each thread's own; for more there has to be memory left.
-                while not asked or self.ahead.acquire(blocking=False):
-                    is_ahead = bool(asked)
-                    offset = next(offsets, None)
-                    if offset is None:
-                        if is_ahead:
-                            self.ahead.release()
-                        break
+                while offsets and (not asked or self.ahead.acquire(blocking=False)):
+                    offset = offsets.popleft()
                     length = min(BLOCK_BYTES_MAX, stored.length - offset)
                     future = self.pool.submit(order.container.read, order.name, offset, length, e_tag=stored.e_tag)
-                    asked.append((offset, length, is_ahead, future))
-                if not asked:
-                    return
-                offset, length, is_ahead, future = asked[0]
-                try:
-                    data = future.result()
-                except BlobMissingError:
-                    raise _ChangedError from None
-                if len(data) != length:
-                    raise _ChangedError
-                yield offset, data
-                asked.popleft()
-                del data, future
-                if is_ahead:
-                    self.ahead.release()
+                    asked.append(_Asked(offset, length, bool(asked), future))
+                yield asked[0].offset, asked[0].data()
+                self._forget(asked.popleft())
         finally:
-            for *_, is_ahead, future in asked:
-                future.cancel()
-                if is_ahead:
-                    self.ahead.release()
+            for each in asked:
+                self._forget(each)
+
+    def _forget(self, asked: "_Asked") -> None:
+        asked.future.cancel()
+        if asked.is_ahead:
+            self.ahead.release()
 
     # -- the drive -------------------------------------------------------------------------------------
 

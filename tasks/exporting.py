@@ -2,37 +2,301 @@
 
 import hashlib
 import os
-import shutil
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from threading import Semaphore
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import update
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
 from models.blob_facts import BlobFacts
-from models.blob_lists import incomplete_list_name, select_blobs, write_blob_list
-from models.copies import BlobReport, DriveCopy, renew_copy_lease, take_copy_lease
-from models.copy_logs import BlobStatus, DispositionStatus, DriveStatus, error_entries, write_copy_log
-from models.database import database_time, reading, writing
+from models.blob_lists import BlobSelection, incomplete_list_name, select_blobs, write_blob_list
+from models.copies import BlobReport, DriveCopy, reports_of
+from models.copy_logs import BlobStatus, DriveStatus, write_copy_log
+from models.database import reading, writing
 from models.drives import WITHOUT_ERRORS, Drive, drives_of, serial
 from models.errors import DriveError, StoreError
 from models.jobs import Job, LogLevel, read_job
-from models.lifecycle import DRIVE_TO_COPY, Actor, JobType
-from models.manifests import BLOCK_BYTES_MAX, ManifestWriter, split_blob_path
+from models.lifecycle import DRIVE_TO_COPY
+from models.manifests import ManifestWriter
 from tasks.acts import act
-from tasks.blob_files import BlobFailedError
-from tasks.blob_writing import Way
 from tasks.containers import open_container
-from tasks.copying import DriveCopying
-from tasks.export_journal import MANIFEST, WORKING, ExportJournal, Written, discard_working_folder, told_of
+from tasks.copying import DriveCopying, status_of
+from tasks.export_filling import DriveFilling, Filled, Room, plan_drive
+from tasks.export_journal import MANIFEST, WORKING, Entry, ExportJournal, discard_working_folder, told_of
 from tasks.export_listing import Listing, read_selection
-from tasks.export_reading import BlobReading, Order
 from tasks.mounts import drives_in
 from tasks.pulse import CopyCancelledError, CopyLimits, Pulse
-from tasks.stores import BlobWriter, Container, ForbiddenError, NameRefusedError
+from tasks.stores import BlobWriter
+
+_CREATOR: Final = "Drivepost"
+_ROWS: Final = 256
+_COPIED: Final = WITHOUT_ERRORS | {DriveStatus.COMPLETED_WITH_ERRORS}
+_TOLD: Final = "status <> 'Completed'"
+
+
+@dataclass(frozen=True, slots=True)
+class DriveExporting(DriveCopying):
+    """The export to one drive by one run; attributes as of an import."""
+
+    def copy(self, bay: Path) -> bool:
+        """Fill the drive from where an earlier run came to; False if a cancel was heard.
+
+        Raises:
+            LeaseLostError: another run copies the job now.
+            StoreError: the store does not answer, or an earlier run's process still holds on to the drive.
+        """
+        if self.pulse is None:
+            raise ValueError("a copy needs a pulse")
+        folder = _mounted(bay).get(serial(self._drive().drive_id))
+        if folder is None:
+            self.fail(DriveStatus.DISK_NOT_FOUND)
+            return True
+        try:
+            self._begin(None)
+            # With its manifest's hash in the row all was done but to tidy up.
+            if not self._drive().manifest_hash:
+                with closing(ExportJournal(folder, f"{self.job_id}/{self.number}")) as journal:
+                    self._export(journal, folder, bay, self.pulse)
+            discard_working_folder(folder)
+            self.finish()
+        except CopyCancelledError:
+            # A drive that cannot even be tidied up keeps no cancel from its end.
+            with suppress(DriveError):
+                discard_working_folder(folder)
+            return False
+        except DriveError as error:
+            self.fail(DriveStatus(error.status))
+        return True
+
+    def _drive(self) -> Drive:
+        with reading() as session:
+            return session.get_one(Drive, (self.job_id, self.number))
+
+    def _export(self, journal: ExportJournal, folder: Path, bay: Path, pulse: Pulse) -> None:
+        if not journal.is_planned:
+            self._plan(journal, folder, bay, pulse)
+        filling = DriveFilling(Filled(self.job_id, self.number, journal), folder, self.store_address, pulse)
+        try:
+            filling.fill()
+        except CopyCancelledError:
+            self._report(journal)
+            raise
+        self._report(journal)
+        digest = self._write_manifest(journal, folder, pulse)
+        with (folder / MANIFEST).open("rb") as manifest:
+            self._back_up(manifest)
+        self._log_everything(journal)
+        with self._guarded() as (session, drive):
+            drive.manifest_file = f"\\{MANIFEST}"
+            drive.manifest_hash = digest
+            session.add(drive)
+
+    # -- what goes to this drive -----------------------------------------------------------------------
+
+    def _plan(self, journal: ExportJournal, folder: Path, bay: Path, pulse: Pulse) -> None:
+        with reading() as session:
+            job = session.get_one(Job, self.job_id)
+            drives = drives_of(session, self.job_id)
+            last = self._last_before(session)
+
+        def opened(name: str) -> Any:
+            return open_container(self.store_address, name)
+
+        selection = _selection(job, opened)
+        mounted = _mounted(bay)
+        later = [
+            Room.on(mounted[serial(drive.drive_id)])
+            for drive in drives
+            if drive.number > self.number and drive.state in DRIVE_TO_COPY and serial(drive.drive_id) in mounted
+        ]
+        listing = Listing(selection, self.store_address, opened, pulse.beat)
+        plan_drive(journal, listing.after(last), Room.on(folder), later)
+
+    def _last_before(self, session: Session) -> str | None:
+        """Find the last blob of the list that the drives before this one saw to; one that failed saw to none."""
+        for drive in reversed(drives_of(session, self.job_id)):
+            if drive.number < self.number and drive.copy_status in _COPIED:
+                begun = session.get_one(DriveCopy, (self.job_id, drive.number))
+                if begun.planned:
+                    return str(begun.planned[0]["path"])
+        return None
+
+    # -- what is told of it ----------------------------------------------------------------------------
+
+    def _report(self, journal: ExportJournal) -> None:
+        """Write down what is to be said of the blobs that did not simply go well; harmless when it was."""
+        entries = journal.entries(_TOLD)
+        while batch := list(islice(entries, _ROWS)):
+            with self._guarded() as (session, _):
+                for entry in batch:
+                    session.merge(self._reported(entry))
+
+    def _reported(self, entry: Entry) -> BlobReport:
+        told = entry.logged()
+        return BlobReport(
+            job_id=self.job_id,
+            drive_number=self.number,
+            blob_number=entry.number,
+            blob_path=entry.path,
+            file_path=entry.file,
+            length=told.length,
+            status=told.status,
+            metadata_status=told.metadata_status,
+            properties_status=told.properties_status,
+            is_page_blob=told.is_page_blob,
+            last_modified=told.last_modified,
+        )
+
+    def _write_manifest(self, journal: ExportJournal, folder: Path, pulse: Pulse) -> str:
+        """Write the drive's manifest, all at once, and tell its upper-case MD5."""
+        laid = folder / WORKING / "manifest"
+        with told_of(folder):
+            with (
+                laid.open("w+b") as stream,
+                ManifestWriter(stream, drive_id=self._drive().drive_id, client_creator=_CREATOR) as writer,
+            ):
+                for entry in journal.entries("written IS NOT NULL"):
+                    pulse.beat()
+                    writer.add(entry.blob())
+            digest = _sealed(laid)
+            pulse.beat()
+            laid.replace(folder / MANIFEST)
+            _to_disk(folder)
+        return digest
+
+    def _log_everything(self, journal: ExportJournal) -> None:
+        with reading() as session:
+            job = session.get_one(Job, self.job_id)
+            drive = session.get_one(Drive, (self.job_id, self.number))
+            status = status_of(reports_of(session, self.job_id, self.number))
+        if job.log_level is not LogLevel.VERBOSE:
+            return
+        blobs = (entry.logged() for entry in journal.entries())
+        uri = self._put_log("verbose", lambda file: write_copy_log(file, drive.drive_id, blobs, status))
+        with self._guarded() as (session, row):
+            row.verbose_log_uri = uri
+            session.add(row)
+
+
+def _selection(job: Job, opened: Callable[[str], Any]) -> BlobSelection:
+    if job.export_blob_list_blob_path is not None:
+        return read_selection(job.export_blob_list_blob_path, opened)
+    return select_blobs(job.export_blob_paths, job.export_blob_path_prefixes)
+
+
+def _mounted(bay: Path) -> dict[str, Path]:
+    return {serial(name): folder for name, folder in drives_in(bay).items()}
+
+
+def _sealed(file: Path) -> str:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        os.fsync(stream.fileno())
+    return digest.upper()
+
+
+def _to_disk(folder: Path) -> None:
+    """Bring the names of all files to the disk, with the last of them: the drive is taken out soon."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+@act
+def export_drive(job_id: UUID, number: int, token: int, bay: Path, store_address: str, limits: CopyLimits) -> bool:
+    """Fill one drive, from where an earlier run came to; its manifest and logs are written when it is over.
+
+    A drive for which no blob is left gets a manifest that lists none. What is wrong with this drive alone ends it
+    as CompletedMoreInfo, and its log says so.
+
+    Returns:
+        Whether it is over; False when a cancel was heard.
+
+    Raises:
+        LeaseLostError: another run copies the job now.
+        StoreError: the store does not answer.
+    """
+    return DriveExporting(job_id, number, store_address, Pulse(job_id, token, limits)).copy(bay)
+
+
+@act
+def list_what_fits_nowhere(job_id: UUID, token: int, store_address: str, limits: CopyLimits) -> bool:
+    """Name the blobs for which no drive had room in a list blob, which a next job can take; none where all fit.
+
+    Returns:
+        Whether it is done; False when a cancel was heard.
+
+    Raises:
+        LeaseLostError: another run copies the job now.
+        StoreError: the store does not answer.
+    """
+    try:
+        _list_what_fits_nowhere(job_id, Pulse(job_id, token, limits), store_address)
+    except CopyCancelledError:
+        return False
+    return True
+
+
+def _list_what_fits_nowhere(job_id: UUID, pulse: Pulse, store_address: str) -> None:
+    with reading() as session:
+        job = read_job(session, job_id)
+        drives = drives_of(session, job_id)
+        begun = [session.get(DriveCopy, (job_id, drive.number)) for drive in drives]
+    paths = _left_out(job_id, [drive.number for drive in drives if drive.copy_status in _COPIED], pulse.beat)
+    first = next(paths, None)
+    if first is None:
+        return
+    container_name, _, folder = job.diagnostics_path.strip("/").partition("/")
+    path = incomplete_list_name(job.name, min(each.started_at for each in begun if each is not None))
+    path = f"{folder}/{path}" if folder else path
+    container = open_container(store_address, container_name)
+    aside = f"{job_id}/incomplete-{pulse.token}"
+    blob = BlobWriter(container, path, aside, BlobFacts(content_type="application/xml"))
+    try:
+        write_blob_list(blob, _chained(first, paths))
+        blob.finish()
+    except StoreError:
+        blob.abandon()
+        raise
+    finally:
+        container.discard(str(job_id))
+    with writing() as session:
+        pulse.renew(session)
+        job = read_job(session, job_id, lock=True)
+        job.incomplete_blob_list_uri = container.uri(path)
+        session.add(job)
+
+
+def _chained(first: str, others: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from others
+
+
+def _left_out(job_id: UUID, numbers: list[int], between: Callable[[], None]) -> Iterator[str]:
+    for number in numbers:
+        last = -1
+        while True:
+            between()
+            with reading() as session:
+                rows = session.exec(
+                    select(BlobReport.blob_number, BlobReport.blob_path)
+                    .where(
+                        col(BlobReport.job_id) == job_id,
+                        col(BlobReport.drive_number) == number,
+                        col(BlobReport.blob_number) > last,
+                        col(BlobReport.status) == BlobStatus.FAILED,
+                        col(BlobReport.file_path) == "",
+                    )
+                    .order_by(col(BlobReport.blob_number))
+                    .limit(_ROWS)
+                ).all()
+            yield from (row[1] for row in rows)
+            if len(rows) < _ROWS:
+                break
+            last = rows[-1][0]

@@ -41,6 +41,7 @@ _NO_SUCH_NAME: Final = frozenset(
 )
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _SEGMENT_BYTES_MAX: Final = 255
+_NO_SEGMENTS: Final = frozenset({"", ".", ".."})
 
 
 @contextmanager
@@ -72,7 +73,7 @@ class FolderContainer(Container):
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
         self._folder = folder
-        self._root = os.path.join(folder, "")  # noqa: PTH118  joined with every blob's name; a Path costs too much
+        self._root = os.path.join(folder, "")  # joined with every blob's name; a Path costs too much
 
     def uri(self, path: str) -> str:
         return f"{self._folder.as_uri()}/{path}"
@@ -132,12 +133,25 @@ class FolderContainer(Container):
             with _opened_making_folders(laid, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
                 _write_whole(file, data, 0)
                 _write_facts(file, facts)
-            _give_name(laid, place, overwrite=overwrite)
+            try:
+                _give_name(laid, place, overwrite=overwrite)
+            except BlobExistsError:
+                os.unlink(laid)
+                raise
 
     def part_bytes(self, length: int) -> int:
         return 0
 
-    def upload(self, path: str, length: int, parts: Sequence[Part], aside: str, handle: str = "") -> Upload:
+    def upload(
+        self,
+        path: str,
+        length: int,
+        parts: Sequence[Part],
+        aside: str,
+        handle: str = "",
+        *,
+        facts: BlobFacts | None = None,
+    ) -> Upload:
         return _FolderUpload(self._aside(handle or aside), self._place(path), handle or aside)
 
     def upload_pages(self, path: str, length: int, aside: str, handle: str = "") -> Upload:
@@ -171,7 +185,13 @@ class FolderContainer(Container):
             os.unlink(laid)
 
     def _place(self, path: str) -> str:
-        if "\x00" in path or any(len(segment.encode()) > _SEGMENT_BYTES_MAX for segment in path.split("/")):
+        segments = path.split("/")
+        try:
+            is_too_long = any(len(segment.encode()) > _SEGMENT_BYTES_MAX for segment in segments)
+        except UnicodeEncodeError:
+            raise NameRefusedError("the store's folder can hold no file of that name") from None
+        # A name that climbs out of the folder, or that the system would read as another.
+        if is_too_long or "\x00" in path or not _NO_SEGMENTS.isdisjoint(segments):
             raise NameRefusedError("the store's folder can hold no file of that name")
         return self._root + path
 

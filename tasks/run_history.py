@@ -25,8 +25,12 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from models.database import reading, writing
 from models.errors import PrefectAwayError
+from models.lifecycle import JobType
 from models.runs import TAG, runs_to_forget, strike_run
 from tasks.acts import act
+
+_COPIES: Final = {JobType.IMPORT: "import-drives", JobType.EXPORT: "export-blobs"}
+"""Which flow copies the jobs of a type."""
 
 USER: Final = "user"
 """The parameter by which a flow is told of a user."""
@@ -49,7 +53,7 @@ def _prefect() -> Iterator[SyncPrefectClient]:
 
 @act
 def start_copies(
-    job_ids: Sequence[UUID], under_way: Collection[UUID], copies_max: int, dead_after_seconds: float
+    due: Sequence[tuple[UUID, JobType]], under_way: Collection[UUID], copies_max: int, dead_after_seconds: float
 ) -> list[UUID]:
     """Ask Prefect to copy jobs, each in a run of its own, while fewer than `copies_max` are under way.
 
@@ -57,7 +61,7 @@ def start_copies(
     twice, because one of them holds the lease.
 
     Args:
-        job_ids: jobs whose copy is due.
+        due: jobs whose copy is due, each with its type, which tells the flow.
         under_way: jobs that are copied now: somebody holds their lease.
         copies_max: copies under way at once, at most.
         dead_after_seconds: a run that has been working for so long without holding its job's lease is dead.
@@ -65,30 +69,34 @@ def start_copies(
     Returns:
         The jobs whose run was asked for.
     """
-    if not job_ids:
+    if not due:
         return []
     with _prefect() as client:
-        try:
-            deployment = client.read_deployment_by_name("import-drives/import-drives")
-        except ObjectNotFound:
-            raise PrefectAwayError("no import-drives is deployed; start 'drivepost up'") from None
+        deployments = {job_type: _deployment_of(client, flow) for job_type, flow in _COPIES.items()}
         alive = datetime.now(UTC) - timedelta(seconds=dead_after_seconds)
         busy = set(map(str, under_way)) | {
             str(run.parameters.get("job"))
-            for run in _runs_under_way(client, deployment.id)
+            for run in _runs_under_way(client, list(deployments.values()))
             if run.state and (run.state.type is StateType.SCHEDULED or run.state.timestamp > alive)
         }
-        due = [job_id for job_id in job_ids if str(job_id) not in busy][: max(0, copies_max - len(busy))]
-        for job_id in due:
-            client.create_flow_run_from_deployment(deployment.id, parameters={"job": str(job_id)})
-    return due
+        started = [each for each in due if str(each[0]) not in busy][: max(0, copies_max - len(busy))]
+        for job_id, job_type in started:
+            client.create_flow_run_from_deployment(deployments[job_type], parameters={"job": str(job_id)})
+    return [job_id for job_id, _ in started]
 
 
-def _runs_under_way(client: SyncPrefectClient, deployment_id: UUID) -> Iterator[FlowRun]:
+def _deployment_of(client: SyncPrefectClient, flow: str) -> UUID:
+    try:
+        return client.read_deployment_by_name(f"{flow}/{flow}").id
+    except ObjectNotFound:
+        raise PrefectAwayError(f"no {flow} is deployed; start 'drivepost up'") from None
+
+
+def _runs_under_way(client: SyncPrefectClient, deployment_ids: list[UUID]) -> Iterator[FlowRun]:
     for page in range(_PAGES_MAX):
         runs = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNDER_WAY))),
-            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=deployment_ids)),
             limit=_PAGE,
             offset=page * _PAGE,
         )

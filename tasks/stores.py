@@ -1,7 +1,7 @@
 """The store of a storage account: what every kind of store can do with containers of blobs.
 
-`tasks.containers` opens one by its address. What is not whole yet lies under `.drivepost/<job>/…` of its container,
-or where the store itself keeps what was not committed; no blob of a customer begins so.
+`tasks.containers` opens one by its address. What is not whole yet lies under `.drivepost/<job>/…` of its
+container, or where the store itself keeps what was not committed; no blob of a customer begins so.
 """
 
 from abc import ABC, abstractmethod
@@ -128,7 +128,7 @@ class Container(ABC):
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[ListedBlob]:
-        """List the blobs whose names begin so, in the store's order, page by page; what is not whole is left out."""
+        """List the blobs whose names begin so, in the store's order; what is not whole is left out."""
 
     @abstractmethod
     def exists(self, path: str) -> bool:
@@ -173,10 +173,19 @@ class Container(ABC):
 
     @abstractmethod
     def part_bytes(self, length: int) -> int:
-        """Tell how long each part of a blob of this length should be at least, but the last; 0 takes block by block."""
+        """Tell how long each part of such a blob should be at least, but the last; 0 takes block by block."""
 
     @abstractmethod
-    def upload(self, path: str, length: int, parts: Sequence[Part], aside: str, handle: str = "") -> Upload:
+    def upload(
+        self,
+        path: str,
+        length: int,
+        parts: Sequence[Part],
+        aside: str,
+        handle: str = "",
+        *,
+        facts: BlobFacts | None = None,
+    ) -> Upload:
         """Begin a blob of several parts, or go on with one.
 
         Args:
@@ -185,6 +194,7 @@ class Container(ABC):
             parts: all of them, in order; empty where they are not known, as of a log that is being written.
             aside: under which name it may be laid aside on the way, below `.drivepost`.
             handle: the handle of an upload that a run before began and did not commit.
+            facts: what `commit` will be told, but for the MD5; S3 takes it only at the beginning.
         """
 
     @abstractmethod
@@ -242,7 +252,7 @@ class BlobWriter:
 
     def _send(self, data: bytes) -> None:
         if self._upload is None:
-            self._upload = self._container.upload(self._path, 0, (), self._aside)
+            self._upload = self._container.upload(self._path, 0, (), self._aside, facts=self._facts)
         self._upload.write(Part(self._count, self._offset, len(data)), data)
         self._count += 1
         self._offset += len(data)

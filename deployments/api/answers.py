@@ -162,6 +162,7 @@ class JobPropertiesAnswer(Answer):
     state: JobState
     cancel_requested: bool
     percent_complete: int | None = None
+    incomplete_blob_list_uri: str | None = None
     drive_list: list[DriveAnswer] | None = None
     export: ExportAnswer | None = None
     provisioning_state: str = "Succeeded"
@@ -294,6 +295,7 @@ def job_answer(
             state=job.state,
             cancel_requested=job.cancel_requested,
             percent_complete=facts.percent_complete,
+            incomplete_blob_list_uri=job.incomplete_blob_list_uri,
             drive_list=drives or None,
             export=_export(job),
             encryption_key=EncryptionKeyAnswer(

@@ -1,46 +1,19 @@
 """The OpenAPI description of the API; it tells nothing of anybody, and is open to all, as its page at /docs is."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from deployments.api.answers import Answer
 from deployments.api.bodies import SHAPES
+from deployments.api.refusals import ErrorAnswer
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _DESCRIPTION: Final = (
     "Microsoft.ImportExport as its published clients speak it, and what a portal and operators need beside it. "
     "Times are UTC. Errors are `{error: {code, message, target, details}}`; codes are stable."
 )
-
-
-@dataclass(slots=True, kw_only=True)
-class FaultAnswer(Answer):
-    """One fault of a request."""
-
-    code: str
-    message: str
-    target: str
-
-
-@dataclass(slots=True, kw_only=True)
-class ErrorDetailAnswer(Answer):
-    """What was refused, and what would have worked."""
-
-    code: str
-    message: str
-    target: str | None = None
-    details: list[FaultAnswer] | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class ErrorAnswer(Answer):
-    """A refusal."""
-
-    error: ErrorDetailAnswer
 
 
 def describe_on_demand(application: FastAPI) -> None:

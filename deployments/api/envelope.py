@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.api.refusals import answer, status_of
+from deployments.api.refusals import FAULT_OF_OURS, answer, status_of
 from models.errors import DatabaseError, DrivepostError, RequestError
 from models.faults import without_data
 from models.requests import REQUEST_BYTES_MAX
@@ -22,7 +22,6 @@ log: Final = logging.getLogger("drivepost.api")
 _REQUEST_ID: Final = "x-ms-request-id"
 _CORRELATION_ID: Final = "x-ms-correlation-request-id"
 _ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
-_FAULT_OF_OURS: Final = 500
 _METHODS: Final = frozenset(HTTPMethod)
 
 _HEADERS: Final = {
@@ -83,7 +82,7 @@ def _told(error: BaseException, request_id: str) -> DrivepostError:
     if not isinstance(error, Exception):
         return DatabaseError("the server is ending; try again later")
     told = without_data(error)
-    if status_of(told) >= _FAULT_OF_OURS:
+    if status_of(told) >= FAULT_OF_OURS:
         log.error("%s %s", request_id, told.line)
     return told
 

@@ -1,17 +1,17 @@
 """What an error of ours is as an answer: its status, and the body that ARM's clients know.
 
-    {"error": {"code", "message", "target"?, "details": [{"code", "message", "target"?}]?}}
-
 Source: `ErrorResponse` of Microsoft.ImportExport; the specification, section 8.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from deployments.api.answers import Answer
 from models import errors
 from models.errors import (
     DrivepostError,
@@ -53,36 +53,63 @@ STATUS: Final[Mapping[type[DrivepostError], int]] = {
 }
 """The status of each error, and of those below it in the tree; any other is a fault of ours, 500."""
 
-_FAULT_OF_OURS: Final = 500
+FAULT_OF_OURS: Final = 500
+"""The status from which on it is not the caller who can mend it."""
+
 _BUSY: Final = 503
 _METHOD_NOT_ALLOWED: Final = 405
 _TRY_AGAIN_SECONDS: Final = 5
 
 
+@dataclass(slots=True, kw_only=True)
+class FaultAnswer(Answer):
+    """One fault of a request."""
+
+    code: str
+    message: str
+    target: str
+
+
+@dataclass(slots=True, kw_only=True)
+class ErrorDetailAnswer(Answer):
+    """What was refused, and what would have worked."""
+
+    code: str
+    message: str
+    target: str | None = None
+    details: list[FaultAnswer] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class ErrorAnswer(Answer):
+    """A refusal."""
+
+    error: ErrorDetailAnswer
+
+
 def status_of(error: DrivepostError) -> int:
     """Tell the status of an error's answer."""
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), _FAULT_OF_OURS)
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), FAULT_OF_OURS)
 
 
 def answer(error: DrivepostError) -> Response:
     """Make the answer to a request that is refused."""
     status = status_of(error)
-    told: dict[str, Any] = {"code": error.code, "message": str(error)}
     faults = _faults(error)
-    if faults:
-        told["target"] = faults[0]["target"]
-        told["details"] = faults
-    headers: dict[str, str] = {}
+    told = ErrorDetailAnswer(
+        code=error.code, message=str(error), target=faults[0].target if faults else None, details=faults or None
+    )
+    response = ErrorAnswer(error=told).as_response(status)
     if isinstance(error, TokenError):
-        headers["WWW-Authenticate"] = 'Bearer realm="drivepost", error="invalid_token"'
+        response.headers["WWW-Authenticate"] = 'Bearer realm="drivepost", error="invalid_token"'
     if isinstance(error, TooManyRequestsError):
-        headers["Retry-After"] = str(error.seconds)
+        response.headers["Retry-After"] = str(error.seconds)
     elif status == _BUSY:
-        headers["Retry-After"] = str(_TRY_AGAIN_SECONDS)
-    return JSONResponse({"error": told}, status, headers)
+        response.headers["Retry-After"] = str(_TRY_AGAIN_SECONDS)
+    return response
 
 
-def _faults(error: DrivepostError) -> Sequence[dict[str, str]]:
+def _faults(error: DrivepostError) -> list[FaultAnswer]:
     """Name every fault by the place where it stands."""
     if isinstance(error, RequestError):
         named: Sequence[tuple[str, str]] = error.faults
@@ -92,7 +119,7 @@ def _faults(error: DrivepostError) -> Sequence[dict[str, str]]:
         named = [(_place(name), "is needed to ship the job") for name in error.missing]
     else:
         return []
-    return [{"code": error.code, "target": target or "body", "message": text} for target, text in named]
+    return [FaultAnswer(code=error.code, message=text, target=target or "body") for target, text in named]
 
 
 def _place(name: str) -> str:

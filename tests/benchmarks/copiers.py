@@ -172,10 +172,11 @@ COPIERS: Final[dict[str, Callable[[Task], Callable[[], object]]]] = {
 """Each is given its task, imports what it needs, and gives the copy itself."""
 
 
-def _peak_kibibytes() -> int:
+def _kibibytes(name: str) -> int:
+    """Tell the memory of this process: `VmRSS` now, or `VmHWM` at its peak."""
     # Not of getrusage: what that tells begins with the memory of the process that started this one.
     for line in Path("/proc/self/status").read_text("ascii").splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1])
     raise OSError("this system does not tell the memory of a process")
 
@@ -193,14 +194,18 @@ def warm_memory(length: int) -> None:
 
 
 def _measured(task: Task, copy: Callable[[], object]) -> Took:
-    before = _peak_kibibytes()
-    marks = [(time.perf_counter(), time.process_time())]
-    for act in (lambda: warm_memory(task.bytes_total), copy):
-        act()
-        marks.append((time.perf_counter(), time.process_time()))
-    (started, cpu_started), (begun, cpu_begun), (ended, cpu_ended) = marks
+    before = _kibibytes("VmRSS")
+    started, cpu_started = time.perf_counter(), time.process_time()
+    warm_memory(task.bytes_total)
+    begun, cpu_begun = time.perf_counter(), time.process_time()
+    copy()
     return Took(
-        ended - begun, cpu_ended - cpu_begun, begun - started, cpu_begun - cpu_started, before, _peak_kibibytes()
+        seconds=time.perf_counter() - begun,
+        cpu_seconds=time.process_time() - cpu_begun,
+        warming_seconds=begun - started,
+        warming_cpu_seconds=cpu_begun - cpu_started,
+        kibibytes_before=before,
+        kibibytes=_kibibytes("VmHWM"),
     )
 
 

@@ -13,7 +13,8 @@ The figures are medians of the runs; in each run everybody copies once, every ti
 - rclone checks the MD5 of every file afterwards by asking the store for it; as it is, and tuned: 16 files at once,
   more and larger parts, containers taken for granted.
 - azure-storage-blob sends each request with its MD5, from as many threads as Drivepost has requests at once.
-- obstore, from threads and from one event loop, with as many requests at once, without a hash.
+- obstore, from threads and from one event loop, with as many requests at once, without a hash. (For a block that
+  comes without MD5 Azurite works out a CRC64 in JavaScript: that is what bounds its large files there.)
 - `cp -r` and `md5sum` alone, for the folder.
 
 Each copy is a process of its own. "seconds" and "CPU" of those in Python are of the copy alone, without Python's
@@ -274,6 +275,7 @@ def _world(files: Files) -> Iterator[World]:
             os.environ,
             {
                 "DRIVEPOST_DATA_DIRECTORY": str(world.data),
+                "PYTHONPATH": str(_ROOT),
                 "PREFECT_HOME": f"{name}/prefect",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "DO_NOT_TRACK": "1",
@@ -343,7 +345,7 @@ def _copy(contestant: Contestant, store: str, world: World) -> Run:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _METER, *command],
             env={**os.environ, **stores, **_for_rclone(server), **contestant.environment},
-            cwd=_ROOT,
+            cwd=world.data,
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -459,7 +461,7 @@ def _profile(store: str, world: World) -> None:
     with _serving(store, world) as server:
         stores = {"DRIVEPOST_STORES": json.dumps({"account1": server.address})}
         command = [*_python("drivepost")(world, store, server.address), "--profile"]
-        subprocess.run(command, env={**os.environ, **stores}, cwd=_ROOT, check=True)
+        subprocess.run(command, env={**os.environ, **stores}, cwd=world.data, check=True)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,14 @@ def environment_of(data_directory: Path) -> dict[str, str]:
 
 
 @contextmanager
-def started(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Start it, and wait until it says that all runs."""
+def started(environment: Mapping[str, str], *, in_background: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Start it, and wait until it says that all runs; where a test fails, none of its processes is left behind.
+
+    With `in_background` SIGINT is ignored by inheritance, as it is for what a shell starts in the background.
+    """
+    shell = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"] if in_background else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "deployments.cli", "up"],
+        [*shell, sys.executable, "-m", "deployments.cli", "up"],
         env=dict(environment),
         stderr=subprocess.PIPE,
         text=True,
@@ -46,9 +50,26 @@ def started(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
                 break
         assert process.poll() is None, "".join(lines)
         yield process
-    finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
+    except BaseException:
+        process.kill()
+        process.wait()
+        for found in processes_in(environment["DRIVEPOST_DATA_DIRECTORY"]):
+            with suppress(ProcessLookupError):
+                os.kill(found, signal.SIGKILL)
+        raise
+
+
+def processes_in(data_directory: str) -> list[int]:
+    """Find processes, other than this one, that work in a data directory."""
+    setting = f"DRIVEPOST_DATA_DIRECTORY={data_directory}\0".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int(process.name) != os.getpid() and setting in (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return found
 
 
 def awaited(look: Callable[[], Any], seconds: float = 60) -> Any:

@@ -1,7 +1,6 @@
 """`drivepost up`: a scheduled run really appears, an operator's run works, Ctrl-C ends it, and it starts again."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from models.database import reading
 from models.jobs import find_job
 from tests.builders import job_request
-from tests.journeys.one_machine import PrefectApi, awaited, environment_of, started
+from tests.journeys.one_machine import PrefectApi, awaited, environment_of, processes_in, started
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def environment(data_directory: Path) -> dict[str, str]:
 def test_everything_runs_on_one_machine_and_goes_on_after_a_restart(
     sqlite: str, environment: dict[str, str], data_directory: Path
 ) -> None:
-    """By the clock and by hand; killed, started over, and ended by Ctrl-C within ten seconds."""
+    """By the clock and by hand; killed, started over in the background, and ended by SIGINT within ten seconds."""
     api = PrefectApi(environment)
     (data_directory / "intake" / "one.json").write_text(json.dumps(job_request("one")), "utf-8")
     with started(environment) as process:
@@ -53,12 +52,12 @@ def test_everything_runs_on_one_machine_and_goes_on_after_a_restart(
         # Killed without a word, it leaves its processes behind; the next start ends them and takes their place.
         process.kill()
         process.wait()
-        assert _left_behind(data_directory)
+        assert processes_in(str(data_directory))
         # A sweep that was killed has taken the one place that its deployment has.
         for flow in ("advance-jobs", "enforce-retention"):
             api.take_place(flow)
 
-    with started(environment) as process:
+    with started(environment, in_background=True) as process:
         known = {run["id"] for run in api.ended_runs("advance-jobs")}
         sweeps = awaited(lambda: [run for run in api.ended_runs("advance-jobs") if run["id"] not in known])
         assert "COMPLETED" in {run["state"]["type"] for run in sweeps}
@@ -68,23 +67,7 @@ def test_everything_runs_on_one_machine_and_goes_on_after_a_restart(
         began = time.monotonic()
         assert process.wait(10) == 0
         print(f"Ctrl-C ended it in {time.monotonic() - began:.1f} s")  # noqa: T201  a figure for the reader
-    assert not _left_behind(data_directory)
-
-
-def _left_behind(data_directory: Path) -> list[str]:
-    """Find processes that still work in a data directory."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if (
-            process.name != str(os.getpid())
-            and f"DRIVEPOST_DATA_DIRECTORY={data_directory}".encode() in environment
-        ):
-            found.append((process / "cmdline").read_text("utf-8"))
-    return found
+    assert not processes_in(str(data_directory))
 
 
 def test_an_impossible_setting_stops_the_start_with_one_line(environment: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Settings: an impossible value stops the start, names its variable, and is not repeated."""
 
+import json
 import os
 from itertools import combinations, product
 from pathlib import Path
@@ -27,6 +28,9 @@ BOUNDS: Final = {
     "COPY_POLL_SECONDS": (["0.009", "10.1", "nan"], ["0.01", "10"]),
     "COPY_STOP_SECONDS_MAX": (["0", "3601"], ["1", "3600"]),
     "COPY_BATCH_BLOBS": (["0", "10001", "1.5"], ["1", "10000"]),
+    "COPY_REQUESTS_AT_ONCE": (["0", "65", "1.5"], ["1", "64"]),
+    "COPY_MEMORY_MEBIBYTES": (["15", "65537"], ["16", "65536"]),
+    "COPY_READS_BACK": (["", "maybe", "2"], ["true", "false", "0"]),
     "COPIES_AT_ONCE_MAX": (["0", "65"], ["1", "64"]),
     "RETENTION_BATCH_ROWS": (["0", "10001", "many"], ["1", "10000"]),
     "ADVANCE_INTERVAL_SECONDS": (["4.9", "3601"], ["5", "3600"]),
@@ -46,7 +50,26 @@ BOUNDS: Final = {
     ),
     "STORES": (
         [f"{{{SECRET}", "[1]", '{"account1": 5}', f'{{"account1": "{SECRET}"}}'],
-        ["{}", '{"account1": "s3://bucket?key=x"}'],
+        [
+            "{}",
+            *(
+                '{"account1": "s3://bucket/x"}',
+                '{"account1": "https://{account}.blob.core.windows.net/{container}"}',
+            ),
+            *(
+                '{"account1": "abfss://{container}@one.dfs.core.windows.net"}',
+                '{"account1": "azure://{container}"}',
+            ),
+        ],
+    ),
+    "STORE_CREDENTIALS": (
+        [
+            *(f"{{{SECRET}", "[1]", f'"{SECRET}"', f'{{"s3://": "{SECRET}"}}', '{"s3://": {}}'),
+            *(f'{{"s3://": {{"{SECRET}": "x"}}}}', f'{{"s3://": {{"account_key": "{SECRET}"}}}}'),
+            *(f'{{"account1": {{"account_key": "{SECRET}"}}}}', f'{{"file://": {{"endpoint": "{SECRET}"}}}}'),
+            f'{{"s3://": {{"region": ["{SECRET}"]}}}}',
+        ],
+        ["{}", '{"s3://": {"access_key_id": "x"}, "https://one.blob.core.windows.net": {"account_key": "x"}}'],
     ),
     "DATA_DIRECTORY": (["data", "./data"], ["/srv/data"]),
     "BAY_DIRECTORY": (["bay"], ["/srv/bay"]),
@@ -78,7 +101,14 @@ BOUNDS: Final = {
     "API_TLS_KEY_FILE": (["key.pem", "./key.pem"], []),
     "API_BEHIND_PROXY": (["", "maybe", "2", "true", "1"], ["false", "0"]),
     "DEFAULT_STORE": (
-        [SECRET, "/srv/blobs", "ftp://x", "bogus://x/{container}", "s3:"],
+        [
+            *(SECRET, "/srv/blobs", "ftp://x", "bogus://x/{container}", "s3:", "gs://bucket", "memory:///x"),
+            *(
+                "https://bucket.s3.eu-north-1.amazonaws.com",
+                "https://storage.googleapis.com/x",
+                f"https://{SECRET}[/",
+            ),
+        ],
         ["", "file:///srv/blobs", "az://x"],
     ),
 }
@@ -280,6 +310,36 @@ def test_a_storage_account_has_one_address(
     monkeypatch.setenv("DRIVEPOST_DEFAULT_STORE", default)
     for account in (ACCOUNT, ACCOUNT.upper()):
         assert Settings().store_address(account) == address
+
+
+CREDENTIALS: Final = {
+    "https://one.blob.core.windows.net": {"account_key": SECRET},
+    "s3://": {"region": "eu-north-1"},
+    "s3://bucket": {"access_key_id": "me", "secret_access_key": SECRET},
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "beginning"),
+    [
+        ("https://one.blob.core.windows.net/{container}", "https://one.blob.core.windows.net"),
+        ("https://one.blob.core.windows.net.example/{container}", None),
+        ("https://two.blob.core.windows.net/{container}", None),
+        ("s3://bucket/{container}", "s3://bucket"),
+        ("s3://bucket-too/{container}", "s3://"),
+        ("s3://{container}", "s3://"),
+        ("az://{container}", None),
+        ("file:///srv/{container}", None),
+    ],
+)
+def test_a_key_is_given_to_its_own_store_alone(
+    address: str, beginning: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest beginning counts, by whole segments; nothing shows a key by chance."""
+    monkeypatch.setenv("DRIVEPOST_STORE_CREDENTIALS", json.dumps(CREDENTIALS))
+    settings = Settings()
+    assert settings.credentials_of(address) == (CREDENTIALS[beginning] if beginning else {})
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
 def test_settings_do_not_change_under_way() -> None:

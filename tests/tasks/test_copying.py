@@ -24,7 +24,7 @@ from models.database import database_time, reading, writing
 from models.errors import CopyHeldElsewhereError, LeaseLostError, StoreError
 from models.events import JobEvent
 from models.jobs import Job, read_job, request_cancel
-from models.lifecycle import Actor, DriveState, JobState
+from models.lifecycle import Actor, DriveState, JobState, JobType
 from models.manifests import BLOCK_BYTES_MAX
 from models.settings import Settings
 from tasks.blobs import BlobCopier
@@ -575,7 +575,7 @@ def test_of_two_that_take_the_lease_at_once_one_has_it(data_directory: Path, any
     def take() -> None:
         barrier.wait()
         try:
-            got.append(take_lease.fn(job_id, 60))
+            got.append(take_lease.fn(job_id, JobType.IMPORT, 60))
         except CopyHeldElsewhereError as error:
             refused.append(error)
 
@@ -664,7 +664,7 @@ def test_a_lease_is_held_on_to_while_a_blob_is_copied(
 def test_a_lost_lease_is_told_by_every_write(data_directory: Path, sqlite: str) -> None:
     """The token alone decides, even where the lease has not run out."""
     job_id = received_job(data_directory, {"S1": {"a": b"a"}})
-    token = take_lease.fn(job_id, 60)
+    token = take_lease.fn(job_id, JobType.IMPORT, 60)
     assert token == 1
     with writing() as session:
         set_columns(session, job_id, copy_token=2)

@@ -1,0 +1,231 @@
+"""Which blobs go to one drive, and their copy: one thread knows journal, record and lease, the others copy."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Semaphore
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlmodel import col
+
+from models.copies import DriveCopy
+from models.copy_logs import BlobStatus, DispositionStatus
+from models.database import writing
+from models.drives import Drive
+from models.errors import StoreError
+from models.manifests import BLOCK_BYTES_MAX, split_blob_path
+from tasks.blob_files import BlobFailedError
+from tasks.blob_writing import Way
+from tasks.containers import open_container
+from tasks.export_journal import ExportJournal, Written, told_of
+from tasks.export_listing import Found
+from tasks.export_reading import BlobReading, Order
+from tasks.pulse import Pulse
+from tasks.stores import Container, ForbiddenError, NameRefusedError
+
+_RECORD_SECONDS: Final = 1.0
+_RESERVE_BYTES: Final = 16 * 2**20
+"""Left free for folders and what a file system needs for itself."""
+_ENTRY_BYTES: Final = 4096
+_PIECE_ENTRY_BYTES: Final = 256
+"""What a blob, and each piece of it, takes at most in manifest and journal."""
+
+
+@dataclass(slots=True)
+class Room:
+    """How much more one drive can take.
+
+    Attributes:
+        free: bytes.
+        cluster: bytes that its file system gives a file at a time.
+    """
+
+    free: int
+    cluster: int
+
+    @classmethod
+    def on(cls, drive: Path) -> "Room":
+        """Look at a drive.
+
+        Raises:
+            DriveError: it cannot be looked at.
+        """
+        with told_of(drive):
+            return cls(shutil.disk_usage(drive).free - _RESERVE_BYTES, os.statvfs(drive).f_frsize)
+
+    def needed(self, length: int) -> int:
+        """Tell what a blob of this length takes, with its properties and metadata files and its entries, bytes."""
+        files = (length, 1, 1)
+        clusters = sum(-(-each // self.cluster) * self.cluster for each in files)
+        return clusters + _ENTRY_BYTES + -(-length // BLOCK_BYTES_MAX) * _PIECE_ENTRY_BYTES
+
+    def has_for(self, length: int) -> bool:
+        """Tell whether a blob of this length has room."""
+        return self.needed(length) <= self.free
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """One drive that is being filled: the job, the drive's number in it, and its journal."""
+
+    job_id: UUID
+    number: int
+    journal: ExportJournal
+
+
+def plan_drive(journal: ExportJournal, found: Iterable[Found], room: Room, later: Sequence[Room]) -> None:
+    """Settle what goes to a drive, in order, until a blob fits on a later drive alone.
+
+    What fits neither here nor later is left out, and so is what cannot be exported at all; the journal says so.
+
+    Args:
+        journal: of the drive; all of the plan is written there or nothing.
+        found: the blobs that are to be exported and went to no drive before.
+        room: of this drive.
+        later: of the drives that come after it.
+    """
+    with journal.planning():
+        for each in found:
+            if each.status is not None:
+                journal.leave(each.path, each.length, each.status)
+            elif room.has_for(each.length):
+                room.free -= room.needed(each.length)
+                journal.plan(each.path, each.length)
+            elif any(drive.has_for(each.length) for drive in later):
+                return
+            else:
+                journal.leave(each.path, each.length, BlobStatus.FAILED)
+
+
+class DriveFilling:
+    """Copies what the journal of a drive lists, from where an earlier run came to.
+
+    Args:
+        filled: the drive.
+        folder: where it is mounted.
+        store_address: the storage account's store, with `{container}` open.
+        pulse: of the copy, which holds its lease and knows its limits.
+    """
+
+    def __init__(self, filled: Filled, folder: Path, store_address: str, pulse: Pulse) -> None:
+        self._filled = filled
+        self._journal = filled.journal
+        self._folder = folder
+        self._store_address = store_address
+        self._pulse = pulse
+        self._limits = pulse.limits
+        self._containers: dict[str, Container] = {}
+        self._way = Way(self._limits.memory_bytes, pulse.is_fresh)
+        self._under_way: dict[Future[Written], Order] = {}
+        self._last_record = time.monotonic()
+        self._total = self._journal.total()[1]
+        self._done = self._journal.total("status IS NOT NULL")[0]
+        self._bytes = self._journal.total("written IS NOT NULL")[1]
+
+    def fill(self) -> None:
+        """Copy every blob of the journal that is not over yet.
+
+        Raises:
+            CopyCancelledError: a cancel was heard; how far it came is recorded.
+            LeaseLostError: another run copies the job now.
+            StoreError: the store does not answer; how far it came is recorded.
+            DriveError: the drive is gone.
+        """
+        pieces_max = max(1, self._limits.memory_bytes // BLOCK_BYTES_MAX)
+        at_once = min(self._limits.requests_at_once, pieces_max)
+        self._record()
+        with ThreadPoolExecutor(at_once, "drivepost-pieces") as pieces, ThreadPoolExecutor(at_once) as blobs:
+            reading = BlobReading(self._folder, self._way, pieces, Semaphore(pieces_max - at_once))
+            try:
+                for entry in self._journal.waiting():
+                    while len(self._under_way) >= 2 * at_once:
+                        self._hear()
+                    container, name = split_blob_path(entry.path)
+                    order = Order(entry, self.container(container), name)
+                    self._under_way[blobs.submit(reading.fetch, order)] = order
+                    self.between()
+                while self._under_way:
+                    self._hear()
+            except Exception:
+                self._way.stop()
+                blobs.shutdown(wait=True, cancel_futures=True)
+                # A lost lease makes this fail too, as it should: the successor's record stands.
+                self._under_way.clear()
+                self._record()
+                raise
+            finally:
+                self._way.stop()
+        self._record()
+
+    def _hear(self) -> None:
+        """Wait for a thread to come to an end, for as long as nothing else is due."""
+        ended, _ = wait(self._under_way, self._limits.poll_seconds, FIRST_COMPLETED)
+        for future in ended:
+            self._take_in(self._under_way.pop(future), future)
+        self.between()
+
+    def _take_in(self, order: Order, future: Future[Written]) -> None:
+        entry = order.entry
+        try:
+            written = future.result()
+        except BlobFailedError as failure:
+            status = failure.status
+        except NameRefusedError:
+            status = BlobStatus.FILE_NAME_INVALID
+        except StoreError as error:
+            self._require_store(order.container)
+            is_forbidden = isinstance(error, ForbiddenError)
+            status = BlobStatus.BLOB_REQUEST_FORBIDDEN if is_forbidden else BlobStatus.BLOB_REQUEST_FAILED
+        else:
+            self._journal.end(entry.number, written.status, written)
+            self._bytes += entry.length
+            self._done += 1
+            return
+        self._journal.end(entry.number, status)
+        self._done += 1
+
+    def _require_store(self, container: Container) -> None:
+        """Tell a store that does not answer from one that refuses a single blob.
+
+        Raises:
+            StoreError: it lists no blobs either.
+        """
+        next(iter(container.list()), None)
+
+    def between(self) -> None:
+        """Hear of a cancel, say that we are alive, and once a second how far we are."""
+        self._pulse.beat()
+        if time.monotonic() - self._last_record >= _RECORD_SECONDS:
+            self._record()
+
+    def container(self, name: str) -> Container:
+        """Open a container, once."""
+        if name not in self._containers:
+            self._containers[name] = open_container(self._store_address, name)
+        return self._containers[name]
+
+    def _record(self) -> None:
+        """Write down how far the copy has come, in one guarded transaction."""
+        read = sum(min(order.bytes_read, order.entry.length) for order in self._under_way.values())
+        last = self._journal.last_path
+        planned = [{"path": last, "status": DispositionStatus.CREATED, "upload": "", "over": True}] if last else []
+        job_id, number = self._filled.job_id, self._filled.number
+        with writing() as session:
+            self._pulse.renew(session)
+            session.connection().execute(
+                update(DriveCopy)
+                .where(col(DriveCopy.job_id) == job_id, col(DriveCopy.drive_number) == number)
+                .values(blobs_done=self._done, bytes_committed=self._bytes, planned=planned)
+            )
+            session.connection().execute(
+                update(Drive)
+                .where(col(Drive.job_id) == job_id, col(Drive.number) == number)
+                .values(bytes_total=self._total, bytes_succeeded=self._bytes + read)
+            )
+        self._last_record = time.monotonic()

@@ -1,0 +1,826 @@
+"""The export onto drives: what is asked for, byte by byte, and nothing else; told truly where it cannot be."""
+
+import hashlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import pytest
+from sqlmodel import col, select
+
+from flows.export_blobs import export_blobs
+from flows.import_drives import import_drives
+from models.blob_facts import BlobFacts, read_metadata, read_properties
+from models.blob_lists import read_blob_list
+from models.copies import BlobReport
+from models.copy_logs import BlobStatus, DriveStatus, read_copy_log
+from models.database import database_time, reading, writing
+from models.drives import Drive, drives_of
+from models.errors import CopyHeldElsewhereError, LeaseLostError, StoreError
+from models.jobs import read_job, request_cancel
+from models.lifecycle import Actor, DriveState, JobState, JobType
+from models.manifest_reader import check_manifest, iterate_blobs
+from models.manifests import BLOCK_BYTES_MAX
+from models.settings import Settings
+from tasks import export_filling, exporting
+from tasks.containers import containers_of, open_container
+from tasks.drives import take_lease
+from tasks.export_filling import Room
+from tasks.export_journal import WORKING
+from tasks.exporting import export_drive
+from tasks.folder_store import FolderContainer
+from tasks.pulse import CopyLimits
+from tasks.stores import BlobMissingError, ForbiddenError, StoredBlob
+from tests.builders import (
+    ACCOUNT,
+    check_in,
+    drive_of,
+    job_in,
+    logs_of,
+    random_bytes,
+    received_of_entries,
+    run_out,
+    stored,
+)
+
+LIMITS: Final = CopyLimits(60, 0.01, 64, 4, 32 * 2**20, reads_back=True)
+FACTS: Final = BlobFacts("text/plain", "gzip", "de", "no-cache", None, {"colour": "grün".encode().hex(), "n": "1"})
+
+
+def store_address(account: str = ACCOUNT) -> str:
+    """Give the store's address of an account."""
+    return Settings().store_address(account)
+
+
+def fill_store(blobs: Mapping[str, bytes], facts: BlobFacts = BlobFacts()) -> None:
+    """Write blobs, container/name -> content, into the store of the default account, each with its MD5."""
+    for path, data in blobs.items():
+        container, _, name = path.partition("/")
+        told = replace(facts, content_md5=hashlib.md5(data, usedforsecurity=False).digest())
+        put(container, name, data, told)
+
+
+def put(container: str, name: str, data: bytes, facts: BlobFacts) -> None:
+    """Write one blob of any length."""
+    folder = Settings().data_directory / "store" / "account1" / container
+    held = FolderContainer(folder, container)
+    held.put(name, data, facts, "test", overwrite=True)
+    held.discard("test")
+
+
+def export_job(
+    drives: int = 1,
+    name: str = "job1",
+    *,
+    paths: tuple[str, ...] = (),
+    prefixes: tuple[str, ...] = (),
+    **more: Any,
+) -> UUID:
+    """Make a Received Export job with empty drives E1, E2 … in the bay."""
+    export = more.pop("export", {"blobList": {"blobPath": list(paths), "blobPathPrefix": list(prefixes)}})
+    serials = [f"E{number}" for number in range(1, drives + 1)]
+    for serial in serials:
+        (Settings().bay / serial).mkdir(parents=True)
+    with writing() as session:
+        now = database_time(session)
+        properties = {"jobType": "Export", "driveList": None, "export": export, **more}
+        job_id = job_in(session, JobState.SHIPPING, name, now, **properties)
+        check_in(session, job_id, serials, at=now, by=Actor.OPERATOR)
+    return job_id
+
+
+def run(job_id: UUID) -> str:
+    """Run the flow; gives its message."""
+    ended = export_blobs.fn(str(job_id))
+    return str(ended.message)
+
+
+def files_of(serial: str = "E1") -> dict[str, bytes]:
+    """Read all files of a drive but its manifest and those beside blobs."""
+    return {
+        path: data
+        for path, data in all_files_of(serial).items()
+        if path != "DriveManifest.xml" and not path.endswith((".properties", ".metadata"))
+    }
+
+
+def all_files_of(serial: str = "E1") -> dict[str, bytes]:
+    """Read all files of a drive."""
+    folder = Settings().bay / serial
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def listed_on(serial: str = "E1") -> dict[str, bytes]:
+    """Read a drive as its manifest tells: blob path -> content; every hash and rule is checked."""
+    folder = Settings().bay / serial
+    found = {}
+    manifest = (folder / "DriveManifest.xml").read_bytes()
+    check_manifest(BytesIO(manifest))
+    for blob in iterate_blobs(BytesIO(manifest)):
+        data = folder.joinpath(*blob.file_path.split("\\")).read_bytes()
+        assert len(data) == blob.length
+        for piece in blob.blocks or blob.page_ranges:
+            part = data[piece.offset : piece.offset + piece.length]
+            assert hashlib.md5(part, usedforsecurity=False).hexdigest().upper() == piece.hash
+        for attached in (blob.metadata, blob.properties):
+            if attached:
+                told = folder.joinpath(*attached.path.split("\\")).read_bytes()
+                assert hashlib.md5(told, usedforsecurity=False).hexdigest().upper() == attached.hash
+        found[blob.blob_path] = data
+    return found
+
+
+def reports(job_id: UUID) -> dict[str, BlobStatus]:
+    """Read what is reported: blob path -> status."""
+    with reading() as session:
+        rows = session.exec(select(BlobReport).where(col(BlobReport.job_id) == job_id)).all()
+        return {row.blob_path: row.status for row in rows}
+
+
+@pytest.fixture(autouse=True)
+def _world(sqlite: str, plain_acts: None) -> None:
+    """Every test has a database of its own, and flows without Prefect."""
+
+
+@pytest.fixture
+def rooms(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Say how many bytes each drive has free, E1 first."""
+
+    def set_rooms(*free: int) -> None:
+        said = {f"E{number}": Room(each, 1) for number, each in enumerate(free, 1)}
+        monkeypatch.setattr(Room, "on", lambda drive: replace(said[drive.name]))
+        monkeypatch.setattr(export_filling, "_ENTRY_BYTES", 0)
+        monkeypatch.setattr(export_filling, "_PIECE_ENTRY_BYTES", 0)
+        # Two bytes of each are the files beside the blob.
+
+    return set_rooms
+
+
+BLOBS: Final = {
+    "data/a.txt": b"a",
+    "data/empty": b"",
+    "data/folder/b.bin": random_bytes(BLOCK_BYTES_MAX + 17),
+    "data/größe 🚚.txt": b"umlaut",
+    "$root/top": b"root",
+    "other/c": b"c" * 100,
+}
+
+
+def test_all_blobs_of_an_account_come_to_the_drive() -> None:
+    """Byte by byte, with properties and metadata; the job is Packaging, the row tells of all of it."""
+    fill_store(BLOBS, FACTS)
+    job_id = export_job(prefixes=("/",))
+    assert run(job_id) == f"job {job_id} is copied, and its drives wait to be sent back"
+    assert listed_on() == BLOBS
+    assert files_of() == BLOBS
+    drive = drive_of(job_id)
+    total = sum(map(len, BLOBS.values()))
+    assert (drive.state, drive.copy_status) == (DriveState.COMPLETED, DriveStatus.COMPLETED)
+    assert (drive.bytes_total, drive.bytes_succeeded) == (total, total)
+    manifest = all_files_of()["DriveManifest.xml"]
+    assert drive.manifest_file == "\\DriveManifest.xml"
+    assert drive.manifest_hash == hashlib.md5(manifest, usedforsecurity=False).hexdigest().upper()
+    assert not (Settings().bay / "E1" / WORKING).exists()
+    told = all_files_of()["data/a.txt.properties"]
+    assert read_properties(told) == BlobFacts(
+        "text/plain", "gzip", "de", "no-cache", hashlib.md5(b"a", usedforsecurity=False).digest()
+    )
+    assert b"<Content-Length>1</Content-Length>" in told
+    assert read_metadata(all_files_of()["data/a.txt.metadata"]) == FACTS.metadata
+    with reading() as session:
+        assert read_job(session, job_id).state is JobState.PACKAGING
+        assert read_job(session, job_id).incomplete_blob_list_uri is None
+    assert run(job_id).startswith("nothing to do")
+
+
+def test_what_was_exported_can_be_imported_and_exported_again(thorough: bool) -> None:
+    """Names, bytes, properties and metadata are equal after an import of the drive into another account."""
+    draw = random.Random(5)
+    blobs = {
+        f"{draw.choice(['data', 'other', '$root'])}/{draw.choice(['', 'deep/er/', 'Deep/'])}blob {number}.bin": random_bytes(
+            draw.choice([0, 1, 4096, BLOCK_BYTES_MAX, BLOCK_BYTES_MAX + 1]), number
+        )
+        for number in range(300 if thorough else 20)
+    }
+    fill_store(blobs, FACTS)
+    job_id = export_job(prefixes=("/",))
+    run(job_id)
+    drive = drive_of(job_id)
+    entry = {"driveId": "E1", "manifestFile": drive.manifest_file, "manifestHash": drive.manifest_hash}
+    second = ACCOUNT.replace("account1", "account2")
+    with writing() as session:
+        # Its drive is another job's now, as after a journey by post.
+        session.get_one(Drive, (job_id, 1)).state = DriveState.SHIPPED_BACK
+    imported = received_of_entries([entry], "job2", storageAccountId=second)
+    assert "is copied" in str(import_drives.fn(str(imported)).message)
+    assert drive_of(imported).copy_status is DriveStatus.COMPLETED
+    for path, data in blobs.items():
+        container, _, name = path.partition("/")
+        held = open_container(store_address(second), container)
+        found = held.stat(name)
+        assert held.read(name, 0, len(data) + 1) == data
+        assert found.facts == replace(FACTS, content_md5=hashlib.md5(data, usedforsecurity=False).digest())
+    assert set(stored(Settings().data_directory, "account2")) == set(blobs)
+    shutil.rmtree(Settings().bay / "E1")
+    again = export_job(name="job3", prefixes=("/",), storageAccountId=second)
+    run(again)
+    assert listed_on() == blobs
+
+
+def test_paths_and_prefixes_are_taken_together_and_each_blob_once() -> None:
+    """In the order of the list: paths first; what is not there is reported, and the rest goes on."""
+    fill_store({**BLOBS, "bob/x": b"1", "bobkids/x": b"2", "alice/x": b"3"})
+    job_id = export_job(
+        paths=("bob/x", "/$root/top", "data/none", "data/none", "BAD/x"), prefixes=("/bob", "/data/a")
+    )
+    run(job_id)
+    assert list(listed_on()) == ["$root/top", "bob/x", "bobkids/x", "data/a.txt"] or list(listed_on()) == [
+        "$root/top",
+        "bob/x",
+        "bobkids/x",
+        "data/a.txt",
+    ]
+    assert reports(job_id) == {"data/none": BlobStatus.FILE_NOT_FOUND, "BAD/x": BlobStatus.FILE_NAME_INVALID}
+    assert drive_of(job_id).copy_status is DriveStatus.COMPLETED_WITH_ERRORS
+    (log,) = logs_of(Settings().data_directory)
+    with log.open("rb") as stream:
+        told = read_copy_log(stream)
+    assert [(blob.blob_path, blob.status) for blob in told.blobs] == [
+        ("data/none", BlobStatus.FILE_NOT_FOUND),
+        ("BAD/x", BlobStatus.FILE_NAME_INVALID),
+    ]
+
+
+def test_a_list_blob_is_taken_as_a_list_of_the_job() -> None:
+    """From the account itself, read piece by piece."""
+    fill_store(BLOBS)
+    listed = b"<BlobList><BlobPath>data/a.txt</BlobPath><BlobPathPrefix>/other/</BlobPathPrefix></BlobList>"
+    fill_store({"lists/my list.xml": listed})
+    job_id = export_job(export={"blobListBlobPath": "/lists/my list.xml"})
+    run(job_id)
+    assert set(listed_on()) == {"data/a.txt", "other/c"}
+
+
+@pytest.mark.parametrize("listed", [b"no list", b"<BlobList><BlobPathPrefix>x</BlobPathPrefix></BlobList>", None])
+def test_a_list_blob_that_is_none_is_the_drives_status(listed: bytes | None) -> None:
+    """Nothing is exported, and the log says why."""
+    fill_store(BLOBS)
+    if listed is not None:
+        fill_store({"lists/list.xml": listed})
+    job_id = export_job(2, export={"blobListBlobPath": "lists/list.xml"})
+    run(job_id)
+    for number in (1, 2):
+        drive = drive_of(job_id, number)
+        assert drive.copy_status is DriveStatus.BLOB_LIST_FORMAT_INVALID
+        assert drive.state is DriveState.COMPLETED_MORE_INFO
+        assert all_files_of(f"E{number}") == {}
+    assert len(logs_of(Settings().data_directory)) == 2
+
+
+def test_verbose_logs_and_the_manifests_copy_lie_in_the_account() -> None:
+    """Every blob with when it was last modified and all of its blocks."""
+    fill_store(BLOBS, FACTS)
+    job_id = export_job(
+        paths=("data/none",), prefixes=("/data/", "/$root/"), logLevel="Verbose", backupDriveManifest=True
+    )
+    run(job_id)
+    drive = drive_of(job_id)
+    (verbose,) = logs_of(Settings().data_directory, "verbose")
+    (manifest,) = logs_of(Settings().data_directory, "manifest")
+    assert (drive.verbose_log_uri, drive.manifest_uri) == (verbose.as_uri(), manifest.as_uri())
+    assert manifest.read_bytes() == all_files_of()["DriveManifest.xml"]
+    with verbose.open("rb") as stream:
+        told = read_copy_log(stream)
+    with manifest.open("rb") as stream:
+        listed = {blob.blob_path: blob for blob in iterate_blobs(stream)}
+    assert told.status is DriveStatus.COMPLETED_WITH_ERRORS
+    assert {blob.blob_path for blob in told.blobs} == {*listed, "data/none"}
+    for blob in told.blobs[1:]:
+        assert blob.went_well
+        assert blob.last_modified is not None
+        assert [block.hash for block in blob.blocks] == [block.hash for block in listed[blob.blob_path].blocks]
+
+
+# Room.
+
+
+def test_drives_are_filled_in_order_and_no_blob_spans_two(rooms: Callable[..., None]) -> None:
+    """The next drive begins with the first blob that did not fit; a drive for which none is left is empty."""
+    blobs = {
+        f"data/{name}": random_bytes(size, at)
+        for at, (name, size) in enumerate(zip("abcd", (40, 50, 30, 20), strict=True))
+    }
+    fill_store(blobs)
+    rooms(100, 100, 100)
+    job_id = export_job(3, prefixes=("/data/",))
+    run(job_id)
+    assert [list(listed_on(f"E{number}")) for number in (1, 2, 3)] == [
+        ["data/a", "data/b"],
+        ["data/c", "data/d"],
+        [],
+    ]
+    assert [drive_of(job_id, number).copy_status for number in (1, 2, 3)] == [DriveStatus.COMPLETED] * 3
+    assert reports(job_id) == {}
+
+
+def test_what_fits_nowhere_is_listed_for_the_next_job(rooms: Callable[..., None]) -> None:
+    """It keeps no other blob out; the list is one that a job takes."""
+    sizes = {"a": 200, "b": 50, "c": 60, "d": 30, "e": 45}
+    blobs = {f"data/{name}": random_bytes(size, size) for name, size in sizes.items()}
+    fill_store(blobs)
+    rooms(100, 100)
+    job_id = export_job(2, prefixes=("/data/",))
+    run(job_id)
+    assert list(listed_on("E1")) == ["data/b"]
+    assert list(listed_on("E2")) == ["data/c", "data/d"]
+    assert reports(job_id) == {"data/a": BlobStatus.FAILED, "data/e": BlobStatus.FAILED}
+    with reading() as session:
+        uri = read_job(session, job_id).incomplete_blob_list_uri
+    (listed,) = logs_of(Settings().data_directory, "incomplete")
+    assert uri == listed.as_uri()
+    with listed.open("rb") as stream:
+        assert read_blob_list(stream).paths == ("data/a", "data/e")
+    rooms(1000)
+    shutil.rmtree(Settings().bay)
+    container = "waimportexport"
+    path = str(listed.relative_to(Settings().data_directory / "store" / "account1" / container))
+    again = export_job(1, "job2", export={"blobListBlobPath": f"{container}/{path}"})
+    run(again)
+    assert set(listed_on()) == {"data/a", "data/e"}
+    assert not list(Settings().data_directory.rglob("store/*/waimportexport/.drivepost*"))
+
+
+def test_a_blob_that_went_between_two_drives_hides_none_behind_it(
+    rooms: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next drive goes on where that one stood."""
+    fill_store({f"data/{name}": random_bytes(40, at) for at, name in enumerate("abcd")})
+    rooms(100, 100)
+    plan = exporting.plan_drive
+    said = []
+
+    def losing(*args: Any) -> None:
+        said.append(args)
+        if len(said) == 2:
+            return plan(*args)
+        plan(*args)
+        (Settings().data_directory / "store/account1/data/b").unlink()
+        return None
+
+    monkeypatch.setattr(exporting, "plan_drive", losing)
+    job_id = export_job(2, prefixes=("/data/",))
+    run(job_id)
+    assert (list(listed_on("E1")), list(listed_on("E2"))) == (["data/a"], ["data/c", "data/d"])
+    assert reports(job_id) == {"data/b": BlobStatus.FILE_NOT_FOUND}
+
+
+def test_a_real_drive_tells_its_room(tmp_path: Path) -> None:
+    """Less than the disk has, in clusters."""
+    room = Room.on(tmp_path)
+    assert 0 < room.free < shutil.disk_usage(tmp_path).free
+    assert room.needed(1) >= 3 * room.cluster
+    assert room.needed(10 * BLOCK_BYTES_MAX) > 10 * BLOCK_BYTES_MAX
+    assert not room.has_for(shutil.disk_usage(tmp_path).free)
+
+
+# Names.
+
+
+def test_hostile_names_lie_on_the_drive_under_safe_ones_each_its_own() -> None:
+    """Devices, reserved characters, dots at the end, case, folders that are files, files beside blobs."""
+    names = [
+        "CON",
+        "con.txt",
+        "a:b",
+        "a?b",
+        "a_b",
+        "A_B",
+        "name.",
+        "name_",
+        "x",
+        "x/y",
+        "X/Y",
+        "x/y.properties",
+        "x/y.metadata",
+        "nul /aux.c",
+        "é",
+        "e\u0301",
+        "long" * 60,
+        "q\\r",
+        "tab\tin",
+        "..hidden",
+        " space",
+        "...a",
+    ]
+    blobs = {f"data/{name}": name.encode() for name in names}
+    fill_store(blobs, FACTS)
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert listed_on() == blobs
+    files = list(all_files_of())
+    assert len({name.lower() for name in files}) == len(files) == 3 * len(names) + 1
+    assert all(not set(name) & set('<>:"\\|?*\t') for name in files)
+    assert reports(job_id) == {}
+
+
+def test_names_that_no_manifest_can_hold_are_told_of() -> None:
+    """The others come all the same."""
+    folder = Settings().data_directory / "store" / "account1"
+    fill_store({"data/good": b"1"})
+    (folder / "data" / "bad\x01name").write_bytes(b"2")
+    (folder / "BAD_CONTAINER").mkdir()
+    (folder / "BAD_CONTAINER" / "x").write_bytes(b"3")
+    job_id = export_job(prefixes=("/",))
+    run(job_id)
+    assert list(listed_on()) == ["data/good"]
+    assert set(reports(job_id).values()) == {BlobStatus.FILE_NAME_INVALID}
+    assert len(reports(job_id)) == 2
+
+
+def test_nothing_outside_the_drive_and_nothing_of_others_on_it_is_written(tmp_path: Path) -> None:
+    """Links and files that were there stay as they are; blobs get other names."""
+    fill_store({"data/a": b"1", "other/b": b"2"})
+    job_id = export_job(prefixes=("/",))
+    drive, outside = Settings().bay / "E1", tmp_path / "outside"
+    outside.mkdir()
+    (drive / "data").symlink_to(outside)
+    (drive / ".drivepost").symlink_to(outside)
+    (drive / "other").mkdir()
+    (drive / "other" / "b").write_bytes(b"somebody's")
+    run(job_id)
+    assert list(outside.iterdir()) == []
+    assert (drive / "other" / "b").read_bytes() == b"somebody's"
+    assert listed_on() == {"data/a": b"1", "other/b": b"2"}
+    assert files_of()["other/b (2)"] == b"2"
+
+
+# Content.
+
+
+def test_page_blobs_are_listed_by_their_ranges_that_are_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces of 4 MiB; the file is as long as the blob, and its holes are zero."""
+    data = random_bytes(512, 1) + bytes(2 * BLOCK_BYTES_MAX) + random_bytes(1024, 2)
+    zeros = bytes(1024)
+    fill_store({"data/disk.vhd": data, "data/zeros.vhd": zeros, "data/odd": b"x"})
+    stat = FolderContainer.stat
+
+    def paged(self: FolderContainer, path: str) -> StoredBlob:
+        return replace(stat(self, path), is_page_blob=True)
+
+    monkeypatch.setattr(FolderContainer, "stat", paged)
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert listed_on() == {"data/disk.vhd": data, "data/zeros.vhd": zeros}
+    manifest = BytesIO(all_files_of()["DriveManifest.xml"])
+    disk, empty = iterate_blobs(manifest)
+    assert disk.is_page_blob
+    assert [(each.offset, each.length) for each in disk.page_ranges] == [
+        (0, BLOCK_BYTES_MAX),
+        (2 * BLOCK_BYTES_MAX, 1536),
+    ]
+    assert empty.is_page_blob
+    assert empty.page_ranges == ()
+    assert reports(job_id) == {"data/odd": BlobStatus.FAILED}, "no page blob has a length of 1 byte"
+
+
+def test_content_that_has_not_the_md5_of_its_blob_is_told_of_and_kept() -> None:
+    """The drive's copy does not claim the MD5, so that it can be imported."""
+    fill_store({"data/good": b"good"})
+    put("data", "bad", b"changed", BlobFacts(content_type="a/b", content_md5=bytes(16)))
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert listed_on() == {"data/bad": b"changed", "data/good": b"good"}
+    assert reports(job_id) == {"data/bad": BlobStatus.COMPLETED_WITH_ERRORS}
+    assert read_properties(all_files_of()["data/bad.properties"]) == BlobFacts(content_type="a/b")
+
+
+def test_metadata_that_no_file_can_hold_is_told_of() -> None:
+    """The blob comes without it."""
+    fill_store({"data/a": b"1"}, BlobFacts(metadata={"no xml name": "x"}))
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert list(files_of()) == ["data/a"]
+    assert "data/a.metadata" not in all_files_of()
+    assert reports(job_id) == {"data/a": BlobStatus.COMPLETED_WITH_ERRORS}
+
+
+@pytest.mark.parametrize(("changes", "status"), [(1, None), (99, BlobStatus.BLOB_REQUEST_FAILED)])
+def test_a_blob_that_changes_while_it_is_read_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, changes: int, status: BlobStatus | None
+) -> None:
+    """Whole, from the beginning; one that changes each time is told of."""
+    first, second = random_bytes(2 * BLOCK_BYTES_MAX, 1), random_bytes(2 * BLOCK_BYTES_MAX, 2)
+    fill_store({"data/a": first, "data/b": b"stays"})
+    read = FolderContainer.read
+    left = [changes]
+
+    def changing(self: FolderContainer, path: str, offset: int, length: int, *, e_tag: str = "") -> bytes:
+        data = read(self, path, offset, length, e_tag=e_tag)
+        if path == "a" and offset == 0 and left[0]:
+            left[0] -= 1
+            put("data", "a", second, BlobFacts())
+        return data
+
+    monkeypatch.setattr(FolderContainer, "read", changing)
+    limits = replace(LIMITS, requests_at_once=1, memory_bytes=BLOCK_BYTES_MAX)
+    job_id = export_job(prefixes=("/data/",))
+    token = take_lease.fn(job_id, JobType.EXPORT, 60)
+    assert export_drive.fn(job_id, 1, token, Settings().bay, store_address(), limits)
+    wanted = {"data/b": b"stays"}
+    assert listed_on() == ({"data/a": second, **wanted} if status is None else wanted)
+    assert reports(job_id) == ({} if status is None else {"data/a": status})
+    assert all(".drivepost" not in name for name in all_files_of())
+
+
+def test_memory_holds_no_more_pieces_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many blobs and pieces there are."""
+    fill_store({f"data/{number}": bytes(5 * 1000) for number in range(6)})
+    monkeypatch.setattr("tasks.export_reading.BLOCK_BYTES_MAX", 1000)
+    monkeypatch.setattr(export_filling, "BLOCK_BYTES_MAX", 1000)
+    read, held, most, lock = FolderContainer.read, [0], [0], threading.Lock()
+
+    def counting(self: FolderContainer, path: str, offset: int, length: int, *, e_tag: str = "") -> bytes:
+        with lock:
+            held[0] += 1
+            most[0] = max(most[0], held[0])
+        time.sleep(0.005)
+        with lock:
+            held[0] -= 1
+        return read(self, path, offset, length, e_tag=e_tag)
+
+    monkeypatch.setattr(FolderContainer, "read", counting)
+    job_id = export_job(prefixes=("/data/",))
+    token = take_lease.fn(job_id, JobType.EXPORT, 60)
+    limits = replace(LIMITS, requests_at_once=3, memory_bytes=5000)
+    assert export_drive.fn(job_id, 1, token, Settings().bay, store_address(), limits)
+    assert 2 <= most[0] <= 3
+    assert len(listed_on()) == 6
+
+
+# What fails.
+
+
+def test_a_blob_that_is_forbidden_is_told_of_and_a_store_that_is_away_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The job waits as it was, and the next run goes on."""
+    fill_store({"data/a": b"1", "data/b": b"2"})
+    stat, listing = FolderContainer.stat, FolderContainer.list
+    away: list[type[StoreError]] = [StoreError]
+
+    def failing(self: FolderContainer, path: str) -> StoredBlob:
+        if path == "a":
+            raise away[0]("no")
+        return stat(self, path)
+
+    def gone(self: FolderContainer, prefix: str = "") -> Iterator[Any]:
+        if away[0] is StoreError and not prefix:
+            raise StoreError("away")
+        return listing(self, prefix)
+
+    monkeypatch.setattr(FolderContainer, "stat", failing)
+    monkeypatch.setattr(FolderContainer, "list", gone)
+    job_id = export_job(prefixes=("/data/a", "/data/b"))
+    assert run(job_id) == "StoreFailed: away"
+    with reading() as session:
+        assert read_job(session, job_id).copy_lease_until is None
+    away[0] = ForbiddenError
+    run(job_id)
+    assert listed_on() == {"data/b": b"2"}
+    assert reports(job_id) == {"data/a": BlobStatus.BLOB_REQUEST_FORBIDDEN}
+
+
+def test_a_blob_that_went_after_it_was_listed_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not found any more."""
+    fill_store({"data/a": b"1", "data/b": b"2"})
+    stat = FolderContainer.stat
+
+    def losing(self: FolderContainer, path: str) -> StoredBlob:
+        if path == "a":
+            raise BlobMissingError("gone")
+        return stat(self, path)
+
+    monkeypatch.setattr(FolderContainer, "stat", losing)
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert listed_on() == {"data/b": b"2"}
+    assert reports(job_id) == {"data/a": BlobStatus.FILE_NOT_FOUND}
+
+
+def test_a_drive_that_is_taken_out_fails_and_the_next_one_takes_its_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the list is lost with it."""
+    fill_store({f"data/{name}": name.encode() for name in "abc"})
+    job_id = export_job(2, prefixes=("/data/",))
+    read = FolderContainer.read
+
+    def taking_out(self: FolderContainer, path: str, offset: int, length: int, *, e_tag: str = "") -> bytes:
+        drive = Settings().bay / "E1"
+        if path == "b" and drive.is_dir():
+            drive.rename(Settings().data_directory / "taken out")
+        return read(self, path, offset, length, e_tag=e_tag)
+
+    monkeypatch.setattr(FolderContainer, "read", taking_out)
+    run(job_id)
+    assert drive_of(job_id, 1).copy_status is DriveStatus.DISK_NOT_FOUND
+    assert drive_of(job_id, 2).copy_status is DriveStatus.COMPLETED
+    assert list(listed_on("E2")) == ["data/a", "data/b", "data/c"]
+
+
+def test_a_drive_that_cannot_be_written_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log says so; the job goes on to Packaging."""
+    fill_store({"data/a": b"1"})
+    job_id = export_job(prefixes=("/data/",))
+    (Settings().bay / "E1" / "DriveManifest.xml").mkdir()
+    run(job_id)
+    assert drive_of(job_id).copy_status is DriveStatus.INTERNAL_ERROR
+    with reading() as session:
+        assert read_job(session, job_id).state is JobState.PACKAGING
+
+
+# Cancelled, killed, forgotten.
+
+
+def slow_reads(monkeypatch: pytest.MonkeyPatch, begun: threading.Event, seconds: float = 0.02) -> None:
+    """Let every read take its time, and tell when the third begins."""
+    read, count = FolderContainer.read, [0]
+
+    def slow(self: FolderContainer, path: str, offset: int, length: int, *, e_tag: str = "") -> bytes:
+        count[0] += 1
+        if count[0] == 3:
+            begun.set()
+        time.sleep(seconds)
+        return read(self, path, offset, length, e_tag=e_tag)
+
+    monkeypatch.setattr(FolderContainer, "read", slow)
+
+
+def test_a_cancel_is_heard_and_nothing_is_written_to_the_drive_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is Completed; every file on the drive is whole, and nothing half written is left."""
+    blobs = {f"data/{number:03}": random_bytes(5000, number) for number in range(200)}
+    fill_store(blobs)
+    job_id = export_job(2, prefixes=("/data/",))
+    begun = threading.Event()
+    slow_reads(monkeypatch, begun)
+    told: list[str] = []
+    thread = threading.Thread(target=lambda: told.append(run(job_id)))
+    thread.start()
+    assert begun.wait(30)
+    with writing() as session:
+        request_cancel(session, job_id, at=database_time(session), by=Actor.CUSTOMER)
+    thread.join(30)
+    assert "was cancelled and is Completed" in told[0]
+    after = all_files_of()
+    assert 0 < len(files_of()) < 200
+    for path, data in files_of().items():
+        assert blobs[path] == data
+    assert all(".drivepost" not in path for path in after)
+    with reading() as session:
+        assert read_job(session, job_id).state is JobState.COMPLETED
+        states = [drive.state for drive in drives_of(session, job_id)]
+    assert states == [DriveState.COMPLETED_MORE_INFO, DriveState.RECEIVED]
+    assert all_files_of("E2") == {}
+    assert f"{drive_of(job_id).bytes_succeeded:,} of 1,000,000 bytes" in told[0]
+    assert drive_of(job_id).bytes_succeeded == 5000 * len(files_of())
+    assert all_files_of() == after
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hears so, and its successor goes on where it was."""
+    blobs = {f"data/{number:03}": random_bytes(100, number) for number in range(60)}
+    fill_store(blobs)
+    job_id = export_job(prefixes=("/data/",))
+    begun = threading.Event()
+    slow_reads(monkeypatch, begun)
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            export_drive.fn(job_id, 1, take_lease.fn(job_id, JobType.EXPORT, 60), Settings().bay, store_address(), LIMITS)
+        except LeaseLostError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(30)
+    with pytest.raises(CopyHeldElsewhereError):
+        take_lease.fn(job_id, JobType.EXPORT, 60)
+    run_out(job_id)
+    token = take_lease.fn(job_id, JobType.EXPORT, 60)
+    assert token is not None
+    # While the forgotten one still holds on to the drive, its successor waits for another run.
+    for _ in range(1000):
+        try:
+            assert export_drive.fn(job_id, 1, token, Settings().bay, store_address(), LIMITS)
+            break
+        except StoreError:
+            time.sleep(0.01)
+    thread.join(30)
+    assert len(raised) == 1
+    assert listed_on() == files_of() == blobs
+
+
+KILLED: Final = """
+import os, random, signal, sys
+from uuid import UUID
+from models.settings import Settings
+from pathlib import Path
+from tasks import export_reading
+from tasks.export_journal import ExportJournal
+from models.lifecycle import JobType
+from tasks.drives import take_lease
+from tasks.exporting import DriveExporting, export_drive
+from tasks.folder_store import FolderContainer
+from tasks.pulse import CopyLimits
+
+left = int(sys.argv[2])
+
+
+def cut(function):
+    def cuttable(*args, **kwargs):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return cuttable
+
+
+FolderContainer.read = cut(FolderContainer.read)
+export_reading.BlobReading._name = cut(export_reading.BlobReading._name)
+export_reading._to_disk = cut(export_reading._to_disk)
+ExportJournal.plan = cut(ExportJournal.plan)
+ExportJournal.end = cut(ExportJournal.end)
+for name in ("_begin", "_report", "_write_manifest", "_back_up", "_log_everything", "_put_log", "_guarded", "finish"):
+    holder = next(each for each in DriveExporting.__mro__ if name in vars(each))
+    setattr(holder, name, cut(getattr(holder, name)))
+job_id = UUID(sys.argv[1])
+token = take_lease.fn(job_id, JobType.EXPORT, 0.2)
+limits = CopyLimits(60, 0.01, 64, 4, 32 * 2**20, True)
+address = Settings().store_address(sys.argv[3])
+export_drive.fn(job_id, 1, token, Settings().bay, address, limits)
+print(left)
+"""
+
+
+def test_an_export_killed_anywhere_goes_on_and_ends_the_same(
+    thorough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By SIGKILL, again and again; what was on the drive is not written again but for what was in flight."""
+    draw = random.Random(11)
+    blobs = {f"data/{number:02}": random_bytes(draw.choice([10, 5000]), number) for number in range(30)}
+    fill_store(blobs, FACTS)
+    job_id = export_job(prefixes=("/data/",), logLevel="Verbose", backupDriveManifest=True)
+    kills = 0
+    for at in range(100 if thorough else 5):
+        before = {path: (Settings().bay / "E1" / path).stat().st_ino for path in files_of()}
+        # Few steps at a time, so that one job is cut in many places.
+        ended = killed_export(job_id, draw.randint(1, 12 if thorough else 60))
+        run_out(job_id)
+        after = {path: (Settings().bay / "E1" / path).stat().st_ino for path in files_of()}
+        again = [path for path, number in before.items() if path not in WORKING and after.get(path) != number]
+        assert len([path for path in again if WORKING not in path]) <= 4, "what was in flight, and no more"
+        kills += ended.returncode == -signal.SIGKILL
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        assert at >= 0
+    print(f"\nan export killed {kills} times")  # noqa: T201  a figure to be read
+    run(job_id)
+    assert listed_on() == files_of() == blobs
+    assert drive_of(job_id).copy_status is DriveStatus.COMPLETED
+    assert len(logs_of(Settings().data_directory, "verbose")) == 1
+    assert not (Settings().bay / "E1" / WORKING).exists()
+
+
+def killed_export(job_id: UUID, step: int) -> "subprocess.CompletedProcess[str]":
+    """Export in a process of its own, which ends at a step."""
+    return subprocess.run(
+        [sys.executable, "-c", KILLED, str(job_id), str(step), ACCOUNT],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_all_containers_of_a_folder_are_named() -> None:
+    """In order, without what no container can be called."""
+    fill_store({"b1b/x": b"1", "a1a/x": b"1", "$root/x": b"1"})
+    folder = Settings().data_directory / "store" / "account1"
+    (folder / ".trash").mkdir()
+    (folder / "file").write_bytes(b"")
+    assert list(containers_of(store_address())) == ["$root", "a1a", "b1b"]
+    assert list(containers_of(store_address(ACCOUNT.replace("account1", "account9")))) == []
