@@ -1,6 +1,5 @@
 """The command line: `drivepost`."""
 
-import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from models.errors import DrivepostError, SettingsError
 from models.log_guard import guard_logs
+from models.manifests import ImportDisposition
 
 app = App(
     name="drivepost",
@@ -83,36 +83,82 @@ def tour(
 
 
 @app.command(name="prepare-drive")
-def prepare(
-    source: Path,
-    drive: Path,
+def prepare_drives(
+    source: Path | None = None,
+    drive: Annotated[list[Path] | None, Parameter(negative="")] = None,
     *,
-    drive_id: str | None = None,
+    dataset: Path | None = None,
+    drive_id: Annotated[list[str] | None, Parameter(negative="")] = None,
+    bit_locker_key_file: Annotated[list[str] | None, Parameter(negative="", allow_leading_hyphen=True)] = None,
     container: str | None = None,
+    disposition: ImportDisposition | None = None,
 ) -> None:
-    """Lay a folder's files on a drive, with a manifest, and print the drive's entry for driveList.
+    """Lay files on drives, each with a manifest, and print what a job's driveList needs.
+
+    Prints the drive's entry of driveList; with several drives or a dataset a list of entries, those of the drives
+    that have files. A run that was cut goes on where it was when it is run again; Ctrl-C exits 130.
 
     Parameters
     ----------
     source
-        The folder whose files go on the drive.
+        The folder whose files go on the drives.
+    drive
+        The folders where the drives are mounted; each file goes on the first that has room for it.
+    dataset
+        In the place of a source: a JSON file that names folders and files, and where they go.
+    drive_id
+        Each drive's hardware serial number, without spaces; default: the name of the drive's folder.
+    bit_locker_key_file
+        For each drive a file that holds its BitLocker key, printed with its entry; - reads a line of the standard
+        input.
+    container
+        The container of the storage account that the files go into; default: made of the source's name.
+    disposition
+        What becomes of a blob that is there already; default: the new one is renamed.
+    """
+    from deployments.prepare_command import prepare  # noqa: PLC0415  as above
+
+    try:
+        entries = prepare(
+            _console,
+            source,
+            drive or [],
+            dataset=dataset,
+            drive_ids=drive_id or [],
+            bit_locker_key_files=bit_locker_key_file or [],
+            container=container,
+            disposition=disposition,
+        )
+    except KeyboardInterrupt:
+        _console.print("ended; the same command goes on where this one was")
+        sys.exit(130)
+    sys.stdout.write(f"{entries}\n")
+
+
+@app.command(name="verify-drive")
+def verify_drive(
+    drive: Path,
+    *,
+    drive_id: str | None = None,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Hold a drive against its own manifest: every file, every block, every hash; nothing else is read.
+
+    For a drive that was prepared, or that came back from an export. Exits 0 if all is as the manifest says, 3 if
+    something is not, and 1 if there is no such drive.
+
+    Parameters
+    ----------
     drive
         The folder where the drive is mounted.
     drive_id
-        The drive's hardware serial number, without spaces; default: the drive folder's name.
-    container
-        The container of the storage account that the files go into; default: made of the source's name.
+        The drive's hardware serial number; default: the name of the drive's folder.
+    json_file
+        Write what was found as JSON into this file, too.
     """
-    from deployments.prepare_drive import container_name, files_below, prepare_drive  # noqa: PLC0415  as above
+    from deployments.verify_drive import verify  # noqa: PLC0415  as above
 
-    prepared = prepare_drive(
-        files_below(source),
-        drive,
-        drive_id or drive.resolve().name,
-        container or container_name(source.resolve().name),
-    )
-    _console.print(f"{prepared.file_count:,} files, {prepared.bytes_total:,} bytes")
-    sys.stdout.write(json.dumps(prepared.drive_list_entry(), indent=2) + "\n")
+    sys.exit(verify(_console, drive, drive_id=drive_id, json_file=json_file))
 
 
 @app.command

@@ -20,7 +20,8 @@ from rich.console import Console
 from sqlalchemy import Table, func
 from sqlmodel import SQLModel, select
 
-from deployments.prepare_drive import File, PreparedDrive, container_name, files_below, prepare_drive
+from deployments.posted_files import PreparedDrive
+from deployments.prepare_drive import File, container_name, files_below, prepare_drive
 from deployments.travel import (
     ACCOUNT,
     CARRIER_ACCOUNT,

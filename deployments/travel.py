@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from sqlmodel import col, update
 
-from deployments.prepare_drive import PreparedDrive
+from deployments.posted_files import PreparedDrive
 from flows.create_job import create_job
 from models.copies import copied_bytes
 from models.database import database_time, reading, writing

@@ -23,10 +23,12 @@ class JournalHead:
     """The first line.
 
     Attributes:
-        room: bytes that the drive had for files when the journal was begun, 0 and up.
+        drive_id: the drive's serial number.
+        room: bytes that the drive had for files when the journal was begun; below 0, it had none.
         kind: what tells a journal from other JSON.
     """
 
+    drive_id: str
     room: int
     kind: Literal["drivepost journal 1"] = "drivepost journal 1"
 
@@ -55,9 +57,9 @@ def begin_journal(stream: BinaryIO, head: JournalHead) -> None:
 
 
 def add_entry(stream: BinaryIO, entry: JournalEntry) -> None:
-    """Write one finished file where the stream stands.
+    """Write one finished file where the stream stands; what is written is out of this process at once.
 
-    A stream that was read before is first truncated where the reading ended: it may have been torn there.
+    Whoever goes on with a journal truncates it where the reading ended: it may have been torn there.
     """
     stream.write(_ENTRY.dump_json(entry, exclude_defaults=True) + b"\n")
     stream.flush()

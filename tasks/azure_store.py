@@ -1,5 +1,6 @@
 """A store that is Azure Blob Storage."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -59,6 +60,11 @@ _METADATA_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _METADATA_BYTES_MAX: Final = 8192
 _NAME_MAX: Final = 1024
 _SEGMENTS_MAX: Final = 254
+
+_SILENT: Final = logging.getLogger("azure.storage.requests")
+"""Where the SDK would log each request with its blob's name; that of a copy log has a serial number."""
+
+_SILENT.setLevel(logging.CRITICAL)
 
 ENVIRONMENT: Final = {
     "account_name": ("AZURE_STORAGE_ACCOUNT_NAME",),
@@ -129,6 +135,7 @@ def _service(endpoint: str, account_key: str, sas_token: str) -> BlobServiceClie
     return BlobServiceClient(
         endpoint,
         credential=account_key or sas_token or _identity(),
+        logger=_SILENT,
         transport=RequestsTransport(
             session=session,
             session_owner=False,

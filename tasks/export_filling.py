@@ -18,7 +18,7 @@ from models.copies import DriveCopy
 from models.copy_logs import BlobStatus, DispositionStatus
 from models.database import writing
 from models.drives import Drive
-from models.errors import StoreError
+from models.errors import LeaseLostError, StoreError
 from models.manifests import BLOCK_BYTES_MAX, split_blob_path
 from tasks.blob_files import BlobFailedError
 from tasks.blob_writing import Way
@@ -152,11 +152,12 @@ class DriveFilling:
                     self.between()
                 while self._under_way:
                     self._hear()
+            except LeaseLostError:
+                raise
             except Exception:
                 self._way.stop()
                 blobs.shutdown(wait=True, cancel_futures=True)
-                # A lost lease makes this fail too, as it should: the successor's record stands.
-                self._under_way.clear()
+                self._take_in_the_rest()
                 self._record()
                 raise
             finally:
@@ -166,9 +167,10 @@ class DriveFilling:
     def _hear(self) -> None:
         """Wait for a thread to come to an end, for as long as nothing else is due."""
         ended, _ = wait(self._under_way, self._limits.poll_seconds, FIRST_COMPLETED)
+        # This process may have slept: nothing more is written before it is known whether the copy is still ours.
+        self.between()
         for future in ended:
             self._take_in(self._under_way.pop(future), future)
-        self.between()
 
     def _take_in(self, order: Order, future: Future[Written]) -> None:
         entry = order.entry
@@ -189,6 +191,13 @@ class DriveFilling:
             return
         self._journal.end(entry.number, status)
         self._done += 1
+
+    def _take_in_the_rest(self) -> None:
+        """Write down what the threads finished while they were being stopped; a later run does the others."""
+        for future, order in self._under_way.items():
+            if not future.cancelled() and future.exception() is None:
+                self._take_in(order, future)
+        self._under_way.clear()
 
     def _require_store(self, container: Container) -> None:
         """Tell a store that does not answer from one that refuses a single blob.

@@ -64,11 +64,10 @@ class DriveExporting(DriveCopying):
             discard_working_folder(folder)
             self.finish()
         except CopyCancelledError:
-            # A drive that cannot even be tidied up keeps no cancel from its end.
-            with suppress(DriveError):
-                discard_working_folder(folder)
+            _tidy_up(folder)
             return False
         except DriveError as error:
+            _tidy_up(folder)
             self.fail(DriveStatus(error.status))
         return True
 
@@ -190,6 +189,12 @@ def _selection(job: Job, opened: Callable[[str], Any]) -> BlobSelection:
 
 def _mounted(bay: Path) -> dict[str, Path]:
     return {serial(name): folder for name, folder in drives_in(bay).items()}
+
+
+def _tidy_up(folder: Path) -> None:
+    # A drive that cannot even be tidied up keeps nothing from its end.
+    with suppress(DriveError):
+        discard_working_folder(folder)
 
 
 def _sealed(file: Path) -> str:

@@ -79,8 +79,12 @@ class FolderContainer(Container):
         return f"{self._folder.as_uri()}/{path}"
 
     def list(self, prefix: str = "") -> Iterator[ListedBlob]:
+        folder = prefix.rpartition("/")[0]
+        if f"{prefix}/".startswith(f"{STAGING}/") or (folder and not _NO_SEGMENTS.isdisjoint(folder.split("/"))):
+            # No blob is called so, and what lies there is not the container's.
+            return
         # Depth first, so that whole names come in order, as every other store lists them.
-        waiting = [(self._root + prefix.rpartition("/")[0], True)]
+        waiting = [(self._root + folder, True)]
         while waiting:
             place, is_folder = waiting.pop()
             with _told_without_paths(), suppress(FileNotFoundError):
@@ -209,7 +213,9 @@ class _FolderUpload(Upload):
             self._file = os.dup(file)
 
     def __del__(self) -> None:
-        os.close(self._file)
+        # Nothing is open where the file could not be made.
+        with suppress(AttributeError):
+            os.close(self._file)
 
     def write(self, part: Part, data: bytes) -> bool:
         with _told_without_paths():

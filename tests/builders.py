@@ -13,7 +13,8 @@ from uuid import UUID, uuid4
 
 from sqlmodel import Session, SQLModel, col, func, select, update
 
-from deployments.prepare_drive import PreparedDrive, files_below, prepare_drive
+from deployments.posted_files import PreparedDrive
+from deployments.prepare_drive import files_below, prepare_drive
 from models.bay import check_in
 from models.copies import BlobReport, DriveCopy
 from models.copy_logs import BlobStatus, DispositionStatus

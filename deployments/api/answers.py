@@ -15,7 +15,6 @@ from sqlmodel import SQLModel
 from starlette.responses import Response
 
 from models.drives import Drive
-from models.errors import RequestError
 from models.job_facts import DriveFacts, JobFacts, percent_of
 from models.jobs import Job, KekType, LogLevel
 from models.lifecycle import DriveState, JobState, JobType
@@ -339,10 +338,8 @@ def _export(job: Job) -> ExportAnswer | None:
 
 
 def _display_name(locations: Locations, location: str) -> str:
-    try:
-        return locations.find(location).name
-    except RequestError:
-        return location  # the list has changed since
+    site = locations.get(location)
+    return location if site is None else site.name  # the list may have changed since
 
 
 def _shipping_information(locations: Locations, job: Job) -> ShippingInformationAnswer | None:

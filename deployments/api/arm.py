@@ -23,7 +23,7 @@ from deployments.api.answers import (
 from deployments.api.bodies import body_of, described
 from deployments.api.callers import admitted
 from deployments.api.envelope import read_body
-from deployments.api.means import answer_about, errands_of, locations_of
+from deployments.api.means import answer_about, ask_to_cancel, errands_of, locations_of
 from deployments.api.operations import OPERATIONS, OperationsAnswer
 from deployments.api.pages import Paging
 from deployments.api.tokens import Caller
@@ -35,7 +35,7 @@ from models.errors import LocationNotFoundError, RequestError
 from models.job_facts import read_facts
 from models.job_requests import parse_create
 from models.jobs import Job, read_named_job
-from models.lifecycle import CANCELLABLE, Actor
+from models.lifecycle import Actor
 from models.requests import CreateJobBody, UpdateJobBody
 from models.updates import put_new_or_replace, update_locked_job
 
@@ -197,8 +197,7 @@ def update(
         update_locked_job(session, job, body, at=database_time(session), by=named.scope.actor)
         session.flush()
         answer = answer_about(session, job, locations_of(request))
-    if body.properties.cancel_requested and job.state in CANCELLABLE:
-        errands_of(request).ask("cancel-job", job.id)
+    ask_to_cancel(request, job)
     return answer.as_response()
 
 

@@ -12,14 +12,14 @@ from starlette.responses import Response
 from deployments.api.answers import Answer
 from deployments.api.bodies import body_of, described
 from deployments.api.callers import admitted
-from deployments.api.means import answer_about, errands_of, locations_of
-from deployments.api.portal import DashboardId, JobId, PortalJobAnswer, portal_answer
+from deployments.api.means import errands_of, locations_of
+from deployments.api.portal import DashboardId, JobId, PortalJobAnswer, about
 from deployments.api.tokens import Caller
 from models.bay import return_drives
 from models.dashboards import delete_dashboard
 from models.database import database_time, reading, writing
 from models.drives import ExtraDrive
-from models.jobs import close_job, read_job
+from models.jobs import Job, close_job
 from models.locations import Locations
 from models.requests import ReturnRequest
 
@@ -52,9 +52,8 @@ class OperatorJobAnswer(PortalJobAnswer):
 
 
 def _about(session: Session, job_id: UUID, locations: Locations) -> OperatorJobAnswer:
-    session.flush()
-    session.expire_all()
-    job = read_job(session, job_id)
+    told = about(session, job_id, locations)
+    shallow = {each.name: getattr(told, each.name) for each in fields(told)}
     chosen = select(ExtraDrive).where(col(ExtraDrive.job_id) == job_id).order_by(col(ExtraDrive.found_at))
     extra = [
         ExtraDriveAnswer(
@@ -62,9 +61,7 @@ def _about(session: Session, job_id: UUID, locations: Locations) -> OperatorJobA
         )
         for drive in session.exec(chosen)
     ]
-    told = portal_answer(job, answer_about(session, job, locations))
-    shallow = {each.name: getattr(told, each.name) for each in fields(told)}
-    return OperatorJobAnswer(**shallow, user_id=job.user_id, extra_drives=extra)
+    return OperatorJobAnswer(**shallow, user_id=session.get_one(Job, job_id).user_id, extra_drives=extra)
 
 
 @router.get("/jobs/{jobId}", operation_id="OperatorJobs_Get", response_model=OperatorJobAnswer)

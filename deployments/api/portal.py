@@ -17,7 +17,7 @@ from deployments.api.answers import Answer, JobAnswer, job_answer
 from deployments.api.bodies import body_of, described
 from deployments.api.callers import admitted
 from deployments.api.envelope import read_body
-from deployments.api.means import answer_about, errands_of, locations_of
+from deployments.api.means import answer_about, ask_to_cancel, errands_of, locations_of
 from deployments.api.pages import Paging
 from deployments.api.tokens import Caller, Role
 from models.abilities import abilities_of
@@ -30,7 +30,7 @@ from models.events import EventKind, JobEvent
 from models.job_facts import read_facts
 from models.job_requests import parse_job_request
 from models.jobs import Job, read_job, request_cancel
-from models.lifecycle import CANCELLABLE, Actor, Outcome
+from models.lifecycle import Actor, Outcome
 from models.locations import Locations
 from models.requests import JobRequest, OpaqueId, ShipRequest
 from models.updates import put_job, update_job
@@ -137,7 +137,8 @@ def portal_answer(job: Job, answer: JobAnswer) -> PortalJobAnswer:
     )
 
 
-def _about(session: Session, job_id: UUID, locations: Locations) -> PortalJobAnswer:
+def about(session: Session, job_id: UUID, locations: Locations) -> PortalJobAnswer:
+    """Tell of a job as it is now, also where it was written to past the session's objects."""
     session.flush()
     session.expire_all()
     job = read_job(session, job_id)
@@ -216,7 +217,7 @@ def create(request: Request, caller: _Caller, document: Annotated[bytes, Depends
     asked = body.model_copy(update={"user_id": caller.owner_as(actor)})
     with writing() as session:
         job_id = put_job(session, asked, locations_of(request), at=database_time(session), by=actor)
-        return _about(session, job_id, locations_of(request)).as_response()
+        return about(session, job_id, locations_of(request)).as_response()
 
 
 @router.get("/jobs/{jobId}", operation_id="PortalJobs_Get", response_model=PortalJobAnswer)
@@ -241,7 +242,8 @@ def update(
 ) -> Response:
     """Change a job's properties as Update Job Properties does, with the tick of the portal's form."""
     with writing() as session:
-        actor = caller.acts_in(read_own_job(session, caller, job_id).subscription_id)
+        job = read_own_job(session, caller, job_id)
+        actor = caller.acts_in(job.subscription_id)
         _require_own_tick(actor, _SAVE, ticked=body.save_carrier_and_return_address_as_default)
         update_job(
             session,
@@ -252,9 +254,9 @@ def update(
             saves_as_default=body.save_carrier_and_return_address_as_default,
             asked_by=caller.user_id,
         )
-        answer = _about(session, job_id, locations_of(request))
-    if answer.job.properties.cancel_requested and answer.job.properties.state in CANCELLABLE:
-        errands_of(request).ask("cancel-job", job_id)
+        session.flush()
+        answer = portal_answer(job, answer_about(session, job, locations_of(request)))
+    ask_to_cancel(request, job)
     return answer.as_response()
 
 
@@ -262,11 +264,10 @@ def update(
 def cancel(request: Request, caller: _Caller, job_id: JobId) -> Response:
     """Cancel a job before Packaging; asked again, it answers as the first time."""
     with writing() as session:
-        actor = caller.acts_in(read_own_job(session, caller, job_id).subscription_id)
-        request_cancel(session, job_id, at=database_time(session), by=actor)
-        answer = _about(session, job_id, locations_of(request))
-    if answer.job.properties.state in CANCELLABLE:
-        errands_of(request).ask("cancel-job", job_id)
+        job = read_own_job(session, caller, job_id)
+        request_cancel(session, job_id, at=database_time(session), by=caller.acts_in(job.subscription_id))
+        answer = about(session, job_id, locations_of(request))
+    ask_to_cancel(request, job)
     return answer.as_response()
 
 
@@ -294,7 +295,7 @@ def erase(
     with writing() as session:
         actor = caller.acts_in(read_own_job(session, caller, job_id).subscription_id)
         outcome = wish_erasure(session, job_id, at=database_time(session), by=actor, at_once=at_once)
-        answer = _about(session, job_id, locations_of(request))
+        answer = about(session, job_id, locations_of(request))
     if outcome is Outcome.DONE:
         errands_of(request).return_free_pages()
     answer.erasure_outcome = outcome

@@ -86,13 +86,14 @@ def drivepost(_task: Task) -> Callable[[], object]:
     import prefect
     from sqlmodel import select
 
+    import flows.copies
     import flows.import_drives as flow
     from models.database import reading
     from models.jobs import Job
 
-    for name, value in list(vars(flow).items()):
+    for module, name, value in [(m, *each) for m in (flow, flows.copies) for each in vars(m).items()]:
         if isinstance(value, prefect.Task):
-            setattr(flow, name, value.fn)
+            setattr(module, name, value.fn)
     with reading() as session:
         job_id = str(session.exec(select(Job.id)).one())
 

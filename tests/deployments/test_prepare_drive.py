@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments import prepare_drive as module
-from deployments.prepare_drive import MANIFEST_NAME, PreparedDrive, files_below, prepare_drive
+from deployments import drive_laying, drive_plan
+from deployments.posted_files import MANIFEST_NAME, PreparedDrive
+from deployments.prepare_drive import files_below, prepare_drive
+from models.drive_journals import JOURNAL_NAME
 from models.errors import RequestError
 from models.manifest_reader import check_manifest, iterate_blobs
 from models.manifests import BLOCK_BYTES_MAX, BLOCKS_MAX, Blob, ImportDisposition
@@ -23,7 +25,7 @@ DRIVE_ID: Final = "WD-9CA995BB"
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for the whole machine's disks proves nothing here."""
-    monkeypatch.setattr(module, "_settle", lambda: None)
+    monkeypatch.setattr(drive_laying, "_settle", lambda: None)
 
 
 @pytest.fixture
@@ -177,8 +179,9 @@ def test_a_run_cut_anywhere_leaves_no_manifest_and_is_run_again(source: Path, dr
         with pytest.raises(KeyboardInterrupt):
             prepare_drive(files_below(source), drive, DRIVE_ID, "photos", on_file=cut)
         assert not (drive / MANIFEST_NAME).exists()
-        assert not list(drive.glob(".drivepost*"))
+        assert [path.name for path in drive.glob(".drivepost*")] == [JOURNAL_NAME]
     assert prepared(source, drive) == whole
+    assert not list(drive.glob(".drivepost*"))
 
 
 def test_what_a_killed_run_left_is_taken_away(source: Path, drive: Path) -> None:
@@ -309,7 +312,7 @@ def test_names_that_differ_by_case_are_refused_where_the_drive_does_not_tell_the
     source: Path, drive: Path, monkeypatch: pytest.MonkeyPatch, folds: bool
 ) -> None:
     """As exFAT and NTFS do not; others do."""
-    monkeypatch.setattr(module, "_folds_case", lambda _: folds)
+    monkeypatch.setattr(drive_plan, "_folds_case", lambda *_: folds)
     files = [(source / "b.bin", "x"), (source / "a/empty", "X")]
     if not folds:
         assert prepare_drive(files, drive, DRIVE_ID, "photos").file_count == 2
@@ -385,7 +388,7 @@ def test_a_file_that_vanishes_meanwhile_is_told_and_there_is_no_manifest(
         prepare_drive(files, drive, DRIVE_ID, "photos", on_file=lambda _: change(source / "b.bin"))
     assert list(faults_of(refused)) == ["b.bin"]
     assert text in faults_of(refused)["b.bin"]
-    assert set(contents(drive)) == {"a/empty"}
+    assert set(contents(drive)) == {"a/empty", JOURNAL_NAME}
 
 
 @pytest.mark.parametrize("change", ["grows", "shrinks", "is rewritten", "grows without end"])
@@ -395,7 +398,7 @@ def test_a_file_that_changes_while_it_is_read_is_told_and_not_kept(
     """By its length if its time is as before, and by its time if its length is."""
     file = source / "b.bin"
     before = file.stat()
-    real_md5 = module._md5
+    real_md5 = drive_laying._md5
 
     def changing_md5(data: bytes = b"") -> object:
         if change.startswith("grows") and (change.endswith("end") or file.stat().st_size == BLOCK_BYTES_MAX + 1):
@@ -407,10 +410,10 @@ def test_a_file_that_changes_while_it_is_read_is_told_and_not_kept(
         os.utime(file, ns=(time, time))
         return real_md5(data)
 
-    monkeypatch.setattr(module, "_md5", changing_md5)
+    monkeypatch.setattr(drive_laying, "_md5", changing_md5)
     with pytest.raises(RequestError, match=r"^b.bin: it changed while it was read$"):
         prepare_drive([(file, "b.bin")], drive, DRIVE_ID, "photos")
-    assert contents(drive) == {}
+    assert set(contents(drive)) == {JOURNAL_NAME}
 
 
 def test_a_link_on_the_drive_leads_no_file_elsewhere(source: Path, drive: Path) -> None:
@@ -426,7 +429,7 @@ def test_a_link_on_the_drive_leads_no_file_elsewhere(source: Path, drive: Path) 
 def test_a_place_taken_by_a_folder_is_told(source: Path, drive: Path) -> None:
     """The drive held something else before."""
     (drive / "b.bin").mkdir()
-    with pytest.raises(RequestError, match=r"^b.bin: cannot be copied: "):
+    with pytest.raises(RequestError, match=r"^b.bin: a folder has its place on the drive$"):
         prepared(source, drive)
     assert not list(drive.glob(".drivepost*"))
 
@@ -439,10 +442,10 @@ def test_a_full_drive_is_told_by_the_file_that_did_not_fit(
     def full(*_: object) -> object:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_copy_blocks", full)
+    monkeypatch.setattr(drive_laying, "_copy_blocks", full)
     with pytest.raises(RequestError, match=r"<x>.txt: cannot be copied: No space left on device$"):
         prepared(source, drive)
-    assert contents(drive) == {}
+    assert set(contents(drive)) == {JOURNAL_NAME}
 
 
 # Finding files.

@@ -31,6 +31,7 @@ from flows.delete_job import delete_job
 from flows.delete_portal_settings import delete_portal_settings
 from flows.enforce_retention import enforce_retention
 from flows.erase_personal_data import erase_personal_data
+from flows.export_blobs import export_blobs
 from flows.export_portal_settings import export_portal_settings
 from flows.find_traces import find_traces
 from flows.import_drives import import_drives
@@ -40,6 +41,7 @@ from flows.rotate_keys import rotate_keys
 from flows.ship_job import ship_job
 from flows.show_dashboard import show_dashboard
 from models import database
+from models.bay import check_in
 from models.database import database_time, reading, writing
 from models.jobs import request_cancel
 from models.key_files import read_keys, use_ring
@@ -51,6 +53,9 @@ from models.settings import Settings
 from models.shipping import ReturnAddress
 from tasks import intake, portal
 from tasks.blobs import BlobCopier
+from tasks.export_filling import DriveFilling, Room
+from tasks.export_journal import ExportJournal
+from tasks.export_reading import BlobReading
 from tasks.pulse import Pulse
 from tasks.stores import Container
 from tasks.traces import Report
@@ -81,6 +86,10 @@ INSIDE: Final = (
     (intake, "_put_back"),
     (intake, "erase_file"),
     (portal, "_write"),
+    (DriveFilling, "_record"),
+    (ExportJournal, "plan"),
+    (ExportJournal, "end"),
+    (BlobReading, "_name"),
 )
 """Where a run is cut inside of an act: every write of the copy, of the intake and of an export."""
 
@@ -301,6 +310,34 @@ def _half_copied(world: World, name: str = "job1") -> UUID:
     return job_id
 
 
+def of_export_blobs(world: World) -> Callable[[], State[Any]]:
+    """Two drives, the second of which stays empty; one blob fits on none, and one is not there."""
+    for name, data in {"small": b"1", "of three blocks": b"x" * 25, "large": b"y" * 30_000}.items():
+        file = world.folder / "store" / "account1" / "data" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    world.monkeypatch.setattr(Room, "on", lambda _: Room(20_000, 1))
+    # In one thread the blobs come to their ends in order, whichever is cut.
+    world.monkeypatch.setenv("DRIVEPOST_COPY_REQUESTS_AT_ONCE", "1")
+    blobs = {"blobPath": ["data/none"], "blobPathPrefix": ["/data/"]}
+    with writing() as session:
+        now = database_time(session)
+        export = {"jobType": "Export", "driveList": None, "export": {"blobList": blobs}, "logLevel": "Verbose"}
+        job_id = job_in(session, JobState.SHIPPING, at=now, **export)
+        check_in(session, job_id, ["E1", "E2"], at=now, by=Actor.OPERATOR)
+    for serial in ("E1", "E2"):
+        (world.folder / "bay" / serial).mkdir()
+
+    def step() -> State[Any]:
+        run_out(job_id)
+        ended = export_blobs.fn(str(job_id))
+        assert (world.folder / "bay" / "E1" / "data" / "of three blocks").read_bytes() == b"x" * 25
+        assert not list((world.folder / "bay").rglob(".drivepost"))
+        return ended
+
+    return step
+
+
 def of_cancel_job(world: World) -> Callable[[], State[Any]]:
     """The copy's worker is dead, and a blob is half written."""
     job_id = _half_copied(world)
@@ -515,6 +552,7 @@ WAYS: Final[dict[str, Prepare]] = {
     "check-in-drives": of_check_in_drives,
     "import-drives": of_import_drives,
     "import-drives, cancelled": of_import_drives_cancelled,
+    "export-blobs": of_export_blobs,
     "return-drives": of_return_drives,
     "close-job": of_close_job,
     "cancel-job": of_cancel_job,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from deployments.processes import _free_port
 from flows.advance_jobs import advance_jobs
 from flows.delete_job import delete_job
 from flows.enforce_retention import enforce_retention
+from flows.import_drives import import_drives
 from models.database import database_time, writing
 from models.drives import Drive
 from models.jobs import read_job
@@ -29,7 +31,7 @@ from models.runs import record_run
 from tasks import progress, run_history
 from tasks.acts import act
 from tasks.progress import Progress
-from tests.builders import DRIVE, job_in
+from tests.builders import DRIVE, job_in, received_job
 
 pytestmark = pytest.mark.usefixtures("sqlite")
 
@@ -113,6 +115,17 @@ def test_it_appears_while_copying_and_ends_at_100(
     assert {each.id for each in seen} == {artifact.id}
     assert (artifact.key, artifact.type, artifact.data) == (f"copy-{job_id.hex}", "progress", 100.0)
     assert artifact.description == (f"Job {job_id}: drive 1: 1,000 of 1,000 bytes, drive 2: 1,000 of 1,000 bytes")
+
+
+def test_an_import_shows_it(prefect: SyncPrefectClient, data_directory: Path) -> None:
+    """Of all its drives, in one artifact that names none of them by its serial number."""
+    drives = {f"SERIAL-NUMBER-{number}": {"a.bin": b"a" * 5000, "b.bin": b"b" * 700} for number in (1, 2)}
+    job_id = received_job(data_directory, drives)
+    ended: Any = import_drives(job=str(job_id), return_state=True)
+    assert ended.is_completed(), ended.message
+    (artifact,) = _read(prefect, ended.state_details.flow_run_id)
+    assert (artifact.key, artifact.data) == (f"copy-{job_id.hex}", 100.0)
+    assert artifact.description == (f"Job {job_id}: drive 1: 5,700 of 5,700 bytes, drive 2: 5,700 of 5,700 bytes")
 
 
 @pytest.mark.parametrize("by", ["hand", "the service"])

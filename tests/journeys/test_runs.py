@@ -30,7 +30,7 @@ from flows.delete_job import delete_job
 from flows.enforce_retention import enforce_retention
 from models.database import database_time, reading, writing
 from models.jobs import Job, find_job, read_job
-from models.lifecycle import JobState
+from models.lifecycle import JobState, JobType
 from models.runs import JobRun
 from models.settings import Settings
 from tasks import run_history
@@ -224,15 +224,18 @@ def test_a_wrong_value_past_the_form_ends_in_one_line_that_does_not_repeat_it(
 
 
 def test_a_copy_is_started_once_while_its_run_waits(prefect: SyncPrefectClient) -> None:
-    """advance-jobs finds a due copy every minute; one run of it is enough."""
-    deployment_id = _deployed("import-drives")
+    """advance-jobs finds a due copy every minute; one run of it is enough, of the flow for the job's type."""
+    imports, exports = _deployed("import-drives"), _deployed("export-blobs")
     job_ids = [_made(JobState.RECEIVED), _made(JobState.RECEIVED, "second"), _made(JobState.RECEIVED, "third")]
     elsewhere = uuid4()
-    assert run_history.start_copies.fn(job_ids, [elsewhere], 3, 60) == job_ids[:2]
-    assert run_history.start_copies.fn(job_ids, [elsewhere], 3, 60) == []
-    assert run_history.start_copies.fn(job_ids, [], 2, 60) == []
-    assert run_history.start_copies.fn(job_ids, [], 3, 60) == job_ids[2:]
-    runs = [run for run in prefect.read_flow_runs(limit=200) if run.deployment_id == deployment_id]
-    assert sorted(run.parameters["job"] for run in runs) == sorted(map(str, job_ids))
+    due = list(zip(job_ids, (JobType.IMPORT, JobType.EXPORT, JobType.IMPORT), strict=True))
+    assert run_history.start_copies.fn(due, [elsewhere], 3, 60) == job_ids[:2]
+    assert run_history.start_copies.fn(due, [elsewhere], 3, 60) == []
+    assert run_history.start_copies.fn(due, [], 2, 60) == []
+    assert run_history.start_copies.fn(due, [], 3, 60) == job_ids[2:]
+    started = prefect.read_flow_runs(limit=200)
+    for deployment_id, jobs in ((imports, [job_ids[0], job_ids[2]]), (exports, job_ids[1:2])):
+        runs = [run for run in started if run.deployment_id == deployment_id]
+        assert sorted(run.parameters["job"] for run in runs) == sorted(map(str, jobs))
     with reading() as session:
         assert read_job(session, job_ids[0]).state is JobState.RECEIVED

@@ -29,7 +29,7 @@ from models.errors import (
     JobStateConflictError,
 )
 from models.jobs import close_job, find_job, finish_cancel, move, read_job, read_named_job, request_cancel
-from models.lifecycle import Actor, DriveState, JobState, Outcome
+from models.lifecycle import Actor, DriveState, JobState, JobType, Outcome
 from models.requests import ReturnPackageShape, UpdateJobBody, parse
 from models.updates import update_job
 from tests.builders import DRIVE, NOON, PACKAGE, job_in, job_request, put
@@ -288,7 +288,10 @@ class Walk:
 
     def begin_copy(self, session: Session, job_id: UUID) -> None:
         """Take the lease, and begin with every drive that is here."""
-        if take_copy_lease(session, job_id, seconds=60, at=self.now, by=Actor.SERVICE) is None:
+        if (
+            take_copy_lease(session, job_id, seconds=60, at=self.now, by=Actor.SERVICE, job_type=JobType.IMPORT)
+            is None
+        ):
             return
         job = read_job(session, job_id)
         if job.state is JobState.RECEIVED:

@@ -49,7 +49,7 @@ def test_properties_are_read_as_they_were_written(facts: BlobFacts, length: int)
 
 
 def test_files_as_the_customers_tool_writes_them_are_read() -> None:
-    """White space around a value is none of it, what we do not know is passed over, an empty property is not set."""
+    """White space around a value is none of it; what we do not know and what is empty is passed over."""
     assert read_metadata(b"<Metadata>\n  <UploadMethod> Post\n</UploadMethod><empty/></Metadata>") == {
         "UploadMethod": "Post",
         "empty": "",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from models import blob_lists
 from models.blob_lists import incomplete_list_name, read_blob_list, select_blobs, write_blob_list
 from models.errors import ManifestError
+from models.manifests import replace_unwritable
 from tests.builders import NOON
 
 CONTAINERS = st.sampled_from(["bob", "bobkids", "alice", "$root", "a1"])
@@ -59,7 +60,7 @@ def test_a_list_is_read_as_it_was_written(paths: list[str]) -> None:
     stream = BytesIO()
     write_blob_list(stream, paths)
     stream.seek(0)
-    written = [blob_lists.replace_unwritable(path) for path in paths]
+    written = [replace_unwritable(path) for path in paths]
     assert read_blob_list(stream) == select_blobs(written, [])
 
 
@@ -68,7 +69,8 @@ def test_a_list_of_the_description_is_read() -> None:
     listed = read_blob_list(
         BytesIO(
             b'<?xml version="1.0" encoding="utf-8"?>\n<BlobList>\n  <BlobPathPrefix>/bob</BlobPathPrefix>\n'
-            b"  <BlobPath>pictures/animals/koala.jpg</BlobPath>\n  <BlobPathPrefix>/$root/</BlobPathPrefix>\n</BlobList>"
+            b"  <BlobPath>pictures/animals/koala.jpg</BlobPath>\n"
+            b"  <BlobPathPrefix>/$root/</BlobPathPrefix>\n</BlobList>"
         )
     )
     assert listed.paths == ("pictures/animals/koala.jpg",)

@@ -56,7 +56,9 @@ def new_job(state: str = "Received", name: str = "job1", *, cancelled: bool = Fa
 def take(job_id: UUID, after: timedelta = timedelta(0)) -> int | None:
     """Take the lease at a time after NOON."""
     with writing() as session:
-        return take_copy_lease(session, job_id, seconds=SECONDS, at=NOON + after, by=Actor.SERVICE)
+        return take_copy_lease(
+            session, job_id, seconds=SECONDS, at=NOON + after, by=Actor.SERVICE, job_type=JobType.IMPORT
+        )
 
 
 def renew(job_id: UUID, token: int, after: timedelta = timedelta(0)) -> None:
@@ -116,7 +118,9 @@ def test_a_lease_given_back_is_free_at_once(any_database: str) -> None:
     job_id = new_job()
     with writing() as session:
         release_copy_lease(
-            session, job_id, take_copy_lease(session, job_id, seconds=9, at=NOON, by=Actor.SERVICE) or 0
+            session,
+            job_id,
+            take_copy_lease(session, job_id, seconds=9, at=NOON, by=Actor.SERVICE, job_type=JobType.IMPORT) or 0,
         )
     assert take(job_id) == 2
 
@@ -157,7 +161,7 @@ def test_a_copy_is_not_for_customers_nor_of_a_job_that_is_gone(sqlite: str) -> N
     """Refused by name."""
     job_id = new_job()
     with pytest.raises(ActorNotAllowedError), writing() as session:
-        take_copy_lease(session, job_id, seconds=1, at=NOON, by=Actor.CUSTOMER)
+        take_copy_lease(session, job_id, seconds=1, at=NOON, by=Actor.CUSTOMER, job_type=JobType.IMPORT)
     with pytest.raises(JobNotFoundError):
         take(uuid4())
     with pytest.raises(JobNotFoundError):
@@ -293,7 +297,7 @@ def test_an_export_job_is_not_imported(any_database: str) -> None:
         pytest.raises(WrongJobTypeError, match="this is an Export job, whose drives export-blobs copies"),
         writing() as session,
     ):
-        take_copy_lease(session, job_id, seconds=60, at=NOON, by=Actor.OPERATOR)
+        take_copy_lease(session, job_id, seconds=60, at=NOON, by=Actor.OPERATOR, job_type=JobType.IMPORT)
     with reading() as session:
         assert read_job(session, job_id).state is JobState.RECEIVED
     with writing() as session:

@@ -45,7 +45,7 @@ from models.jobs import (
     read_job,
     request_cancel,
 )
-from models.lifecycle import Actor, DriveState, JobState, Outcome
+from models.lifecycle import Actor, DriveState, JobState, JobType, Outcome
 from models.personal_data import places
 from models.receipts import ReceiptEntry, verify_receipts
 from models.requests import ReturnPackageShape, UpdateJobBody, parse
@@ -315,7 +315,9 @@ class WholeLives(RuleBasedStateMachine):
     def _begin_copy(self, life: Life) -> Callable[[Session], int | None]:
         def act(session: Session) -> int | None:
             seconds = LEASE.total_seconds()
-            token = take_copy_lease(session, life.job_id, seconds=seconds, at=self.now, by=Actor.SERVICE)
+            token = take_copy_lease(
+                session, life.job_id, seconds=seconds, at=self.now, by=Actor.SERVICE, job_type=JobType.IMPORT
+            )
             if token is None:
                 return None
             job = read_job(session, life.job_id)

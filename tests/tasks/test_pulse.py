@@ -12,7 +12,7 @@ from models.database import database_time, reading, writing
 from models.drives import drives_of
 from models.errors import LeaseLostError
 from models.jobs import read_job, request_cancel
-from models.lifecycle import Actor, DriveState, JobState
+from models.lifecycle import Actor, DriveState, JobState, JobType
 from models.manifest_reader import ManifestSummary, check_manifest
 from tasks.pulse import CopyCancelledError, CopyLimits, Pulse, open_pulsing
 from tests.builders import job_in, received_job, set_columns, stored
@@ -34,7 +34,7 @@ def test_a_pulse_holds_on_to_the_lease_and_hears_of_a_cancel(sqlite: str) -> Non
     with writing() as session:
         now = database_time(session)
         job_id = job_in(session, JobState.RECEIVED, at=now)
-        token = take_copy_lease(session, job_id, seconds=1, at=now, by=Actor.SERVICE)
+        token = take_copy_lease(session, job_id, seconds=1, at=now, by=Actor.SERVICE, job_type=JobType.IMPORT)
     assert token == 1
     pulse = Pulse(job_id, token, CopyLimits(lease_seconds=0.0, poll_seconds=0.0, batch_blobs=1))
     with writing() as session:

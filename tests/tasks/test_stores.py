@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import logging
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -245,6 +247,9 @@ def test_a_delete_takes_the_one_that_was_meant(kind: Kind) -> None:
     assert names_in(container) == []
 
 
+OUTSIDE: Final = ("../", "a/../", "./", "//", "/", f"{STAGING}", f"{STAGING}/", f"{STAGING}/job")
+
+
 def test_a_list_is_in_order_and_shows_nothing_laid_aside(kind: Kind) -> None:
     """Prefixes are of letters and not of folders, as the service's export lists have them."""
     container = kind.open()
@@ -255,7 +260,7 @@ def test_a_list_is_in_order_and_shows_nothing_laid_aside(kind: Kind) -> None:
     put(container, f"{STAGING}/job/0/x")
     held = [name for name in names if kind.name != "folder" or name not in {"a", "b"}]
     assert names_in(container) == held
-    for prefix in ("", "a", "a/", "a/c", "a/c/d", "ab", "b/", "x", "é", ".drive"):
+    for prefix in ("", "a", "a/", "a/c", "a/c/d", "ab", "b/", "x", "é", ".drive", *OUTSIDE):
         assert names_in(container, prefix) == [name for name in held if name.startswith(prefix)], prefix
     assert f"{STAGING}/job/0/x" in kind.seen(container.name)
     container.discard("job/0")
@@ -708,6 +713,16 @@ def test_a_store_that_is_away_is_told(nobody: str, monkeypatch: pytest.MonkeyPat
                 act()
             assert not isinstance(error.value, BlobMissingError)
             assert "Quince" not in f"{error.value!r} {error.value.__cause__!r}"
+
+
+def test_no_name_of_a_blob_is_logged(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    """The name of a copy log has a drive's serial number, and the SDKs log where they may."""
+    caplog.set_level(logging.INFO)
+    container = kind.open()
+    for act in acts_on(container):
+        with suppress(StoreError):
+            act()
+    assert "Quince" not in caplog.text
 
 
 def test_an_address_without_an_account_is_refused(monkeypatch: pytest.MonkeyPatch, data_directory: Path) -> None:

@@ -33,6 +33,7 @@ from tests.builders import (
     job_request,
     put,
     rows_of,
+    set_columns,
     with_every_row,
 )
 from tests.deployments.api.conftest import Server
@@ -727,3 +728,15 @@ def test_a_job_of_another_type_keeps_its_rules_at_update(in_process: InProcess) 
         answer = client.patch(in_process.job_url("export"), json=CHANGES["driveList"])
         assert targets(answer) == {"properties.driveList"}
         assert properties_of(client.patch(in_process.job_url("export"), json={_P: {"driveList": []}}))
+
+
+def test_the_list_of_what_fit_on_no_drive_is_told_once_there_is_one(in_process: InProcess) -> None:
+    """As the description has it, beside the job's other properties; before, it is absent."""
+    export = {"jobType": "Export", "driveList": None, "export": {"blobList": {"blobPathPrefix": ["/"]}}}
+    make(("job1", "Packaging"), **export)
+    with in_process.client() as client:
+        assert "incompleteBlobListUri" not in properties_of(client.get(in_process.job_url()))
+        with writing() as session:
+            set_columns(session, id_of("job1"), incomplete_blob_list_uri="https://example.invalid/list.xml")
+        told = properties_of(client.get(in_process.job_url()))
+        assert told["incompleteBlobListUri"] == "https://example.invalid/list.xml"

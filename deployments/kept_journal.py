@@ -1,0 +1,103 @@
+"""The journal of prepare-drive, kept in a file on the drive until all drives of the run are done."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from models.drive_journals import (
+    JOURNAL_NAME,
+    JournalEntry,
+    JournalHead,
+    add_entry,
+    begin_journal,
+    read_entry,
+    read_head,
+)
+
+
+class KeptJournal:
+    """The journal of one drive; nothing is written before `begin`.
+
+    Used as a context manager, which closes the file.
+
+    Args:
+        root: the drive's root folder.
+
+    Raises:
+        DriveError: the file of that name is no journal.
+        OSError: of every method: the drive does not answer, or cannot be written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / JOURNAL_NAME
+        self._places: dict[str, int] = {}
+        self._stream: BinaryIO | None = None
+        self.head: JournalHead | None = None
+        """None where there is no journal yet."""
+        if self._path.is_file() and not self._path.is_symlink():
+            self._stream = self._path.open("r+b")
+            self._read(self._stream)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._stream:
+            self._stream.close()
+
+    def _read(self, stream: BinaryIO) -> None:
+        self.head = read_head(stream)
+        if self.head is None:
+            return
+        place = stream.tell()
+        while entry := read_entry(stream):
+            # Of a file that was copied twice the later entry counts.
+            self._places[entry.blob.file_path] = place
+            place = stream.tell()
+        self._end = place
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that the drive had for files when the journal was begun; None where there is none yet."""
+        return self.head.room if self.head else None
+
+    @property
+    def file_paths(self) -> frozenset[str]:
+        """Every file that was finished, by its path on the drive."""
+        return frozenset(self._places)
+
+    def begin(self, head: JournalHead) -> None:
+        """Go on with the journal, or begin one."""
+        if self._stream and self.head:
+            self._stream.truncate(self._end)
+            return
+        self.remove()
+        self._stream = self._path.open("x+b")
+        begin_journal(self._stream, head)
+        self.head, self._end = head, self._stream.tell()
+
+    def find(self, file_path: str) -> JournalEntry | None:
+        """Read the entry of a file that was finished."""
+        if self._stream is None or file_path not in self._places:
+            return None
+        self._stream.seek(self._places[file_path])
+        return read_entry(self._stream)
+
+    def add(self, entry: JournalEntry) -> None:
+        """Write down that a file is finished."""
+        if self._stream is None:
+            raise ValueError("the journal was not begun")
+        self._stream.seek(self._end)
+        add_entry(self._stream, entry)
+        self._places[entry.blob.file_path] = self._end
+        self._end = self._stream.tell()
+
+    def remove(self) -> None:
+        """Take the journal off the drive; harmless when there is none."""
+        self.close()
+        with suppress(FileNotFoundError):
+            self._path.unlink()
