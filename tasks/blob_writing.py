@@ -6,12 +6,12 @@ lets it go on, or ends it.
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from models.blob_facts import BlobFacts
 from models.copy_logs import AttachedStatus, BlobStatus, BlockStatus
@@ -19,80 +19,7 @@ from models.manifests import BLOCK_BYTES_MAX, Blob
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles, Piece, bad_pieces, read_part
 from tasks.blob_names import Plan
 from tasks.stores import BlobMissingError, Container, NotHeldError, Part, Upload
-
-_LOOK_SECONDS: Final = 0.05
-
-
-class CopyStoppedError(Exception):
-    """The copy ends; whoever hears it writes nothing more."""
-
-
-class Way:
-    """Whether threads may go on: memory is there, and the copy is still ours.
-
-    Args:
-        bytes_max: memory for what was read and is not written yet.
-        is_fresh: tells whether the lease was seen to be ours a short time ago.
-    """
-
-    def __init__(self, bytes_max: int, is_fresh: Callable[[], bool]) -> None:
-        self._bytes_max = bytes_max
-        self._is_fresh = is_fresh
-        self._bytes = 0
-        self._changed = threading.Condition()
-        self._stopped = False
-
-    def stop(self) -> None:
-        """End all threads at their next step."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-
-    def require_open(self) -> None:
-        """Wait while nobody knows whether the copy is still ours: this process may have slept.
-
-        Raises:
-            CopyStoppedError: the copy ends.
-        """
-        while not self._stopped:
-            if self._is_fresh():
-                return
-            with self._changed:
-                self._changed.wait(_LOOK_SECONDS)
-        raise CopyStoppedError
-
-    @contextmanager
-    def room_for(self, length: int) -> Iterator[None]:
-        """Wait for memory; one that is larger than all there is has it alone.
-
-        Raises:
-            CopyStoppedError: the copy ends.
-        """
-        taken = self.take(length)
-        try:
-            yield
-        finally:
-            self.give_back(taken)
-
-    def take(self, length: int) -> int:
-        """Wait for memory that `give_back` ends; tells how much to give back.
-
-        Raises:
-            CopyStoppedError: the copy ends.
-        """
-        wanted = min(length, self._bytes_max)
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._bytes + wanted <= self._bytes_max)
-            if self._stopped:
-                raise CopyStoppedError
-            self._bytes += wanted
-        return wanted
-
-    def give_back(self, taken: int) -> None:
-        """Let others have the memory."""
-        with self._changed:
-            self._bytes -= taken
-            self._changed.notify_all()
+from tasks.way import CopyStoppedError, Way
 
 
 @dataclass(slots=True)
@@ -220,8 +147,8 @@ class BlobWriting:
         attached = _keep(
             _compared(attached, md5), md5, lambda facts: upload.commit(facts, overwrite=plan.overwrites)
         )
-        if self.reads_back and not was_read_back and (bad := self._differing(order, listed)):
-            self._take_away(order, bad)
+        if self.reads_back:
+            self._require_as_sent(order, listed, was_read_back=was_read_back)
         return attached
 
     def _begin(self, order: Order, parts: Sequence[Part], attached: Attached) -> tuple[Attached, Upload]:
@@ -291,6 +218,16 @@ class BlobWriting:
             self.way.give_back(taken)
 
     # -- read back -------------------------------------------------------------------------------------
+
+    def _require_as_sent(self, order: Order, listed: Sequence["_Cut"], *, was_read_back: bool) -> None:
+        """Compare a blob that has its name with the manifest; its length alone where the rest was compared."""
+        try:
+            if bad := self._differing(order, [] if was_read_back else listed):
+                self._take_away(order, bad)
+        except CopyStoppedError:
+            # A blob that is whole when a cancel is heard stays; after any other end the next run compares it.
+            if not self.way.is_cancelled:
+                raise
 
     def _differing(self, order: Order, listed: Sequence["_Cut"]) -> list[int]:
         """Compare what the store holds with the manifest; tells the places of pieces that differ.

@@ -27,10 +27,11 @@ from models.manifest_reader import iterate_blobs
 from models.manifests import BLOCK_BYTES_MAX, Blob, split_blob_path
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles
 from tasks.blob_names import Names, Plan
-from tasks.blob_writing import BlobWriting, Order, Way
+from tasks.blob_writing import BlobWriting, Order
 from tasks.containers import open_container
 from tasks.pulse import CopyCancelledError, Pulse
 from tasks.stores import STAGING, BlobExistsError, Container, ForbiddenError, NameRefusedError, NotHeldError
+from tasks.way import Way
 
 _RECORD_SECONDS: Final = 1.0
 _LARGE_AT_ONCE_MAX: Final = 2
@@ -39,7 +40,7 @@ _SETTLE_TRIES: Final = 2
 
 _CHUNK_BLOBS: Final = 16
 
-_Ended = list[tuple[Order, Attached | Exception]]
+_Ended = list[tuple[Order, Attached | BaseException]]
 
 
 class BlobCopier:
@@ -184,7 +185,7 @@ class BlobCopier:
         for order in orders:
             try:
                 ended.append((order, self._writing.write(order)))
-            except Exception as error:  # noqa: BLE001  the copy's own thread takes it from here
+            except BaseException as error:  # noqa: BLE001  whatever it is, the copy's own thread must hear of it
                 ended.append((order, error))
         self._news.put(ended)
 
@@ -207,11 +208,11 @@ class BlobCopier:
             news.set()
         else:
             # What is good comes first: a fault may end the copy.
-            for order, result in sorted(news, key=lambda each: isinstance(each[1], Exception)):
+            for order, result in sorted(news, key=lambda each: isinstance(each[1], BaseException)):
                 self._take_in(order, result)
         self._between()
 
-    def _take_in(self, order: Order, result: Attached | Exception) -> None:
+    def _take_in(self, order: Order, result: Attached | BaseException) -> None:
         if isinstance(result, Attached):
             self._end(order, result, BlobStatus.COMPLETED)
         elif isinstance(result, BlobExistsError):
@@ -246,7 +247,7 @@ class BlobCopier:
 
     def _end_threads(self, *, cancelled: bool) -> None:
         """Stop all threads, and take in what they finished; what no later run goes on with is told."""
-        self._way.stop()
+        self._way.stop(cancelled=cancelled)
         for pool in (self._pool, self._chunks):
             pool.shutdown(wait=True)
         while not self._news.empty():

@@ -21,13 +21,13 @@ from models.drives import Drive
 from models.errors import LeaseLostError, StoreError
 from models.manifests import BLOCK_BYTES_MAX, split_blob_path
 from tasks.blob_files import BlobFailedError
-from tasks.blob_writing import Way
 from tasks.containers import open_container
 from tasks.export_journal import ExportJournal, Written, told_of
 from tasks.export_listing import Found
 from tasks.export_reading import BlobReading, Order
 from tasks.pulse import Pulse
 from tasks.stores import Container, ForbiddenError, NameRefusedError
+from tasks.way import Way
 
 _RECORD_SECONDS: Final = 1.0
 _RESERVE_BYTES: Final = 16 * 2**20

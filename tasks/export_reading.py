@@ -20,9 +20,9 @@ from models.copy_logs import BlobStatus
 from models.errors import DriveError, ManifestError
 from models.manifests import BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES, PAGE_RANGES_MAX
 from tasks.blob_files import BlobFailedError, md5_of
-from tasks.blob_writing import Way
 from tasks.export_journal import WORKING, Entry, Written
 from tasks.stores import BlobMissingError, Container, StoredBlob
+from tasks.way import Way
 
 _TRIES: Final = 3
 _ZEROS: Final = bytes(BLOCK_BYTES_MAX)
@@ -109,12 +109,14 @@ class BlobReading:
             raise BlobFailedError(BlobStatus.IO_FAILED) from None
 
     def _fetch(self, order: Order, stored: StoredBlob) -> Written:
+        told = stored.facts.content_md5
         whole = hashlib.md5(usedforsecurity=False)
         pieces = []
         with self._unfinished(order.entry, "") as laid:
             with laid.open("wb") as file:
                 for offset, data in self._pieces(order, stored):
-                    whole.update(data)
+                    if told is not None:
+                        whole.update(data)
                     order.bytes_read += len(data)
                     if stored.is_page_blob and data == _ZEROS[: len(data)]:
                         continue
@@ -126,7 +128,6 @@ class BlobReading:
                 _to_disk(file.fileno())
             if not stored.e_tag:
                 _require_same(order, stored)
-            told = stored.facts.content_md5
             is_as_stored = told in {None, whole.digest()}
             facts = stored.facts if is_as_stored else replace(stored.facts, content_md5=None)
             metadata = properties = None

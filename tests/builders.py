@@ -222,6 +222,11 @@ class Listed:
         )
 
 
+def attached_file(path: str, data: bytes) -> AttachedFile:
+    """Make the manifest's entry of a metadata or properties file of this content."""
+    return AttachedFile(path, hashlib.md5(data, usedforsecurity=False).hexdigest().upper())
+
+
 def _block(offset: int, data: bytes) -> Block:
     return Block(offset, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest().upper())
 

@@ -1,4 +1,4 @@
-"""The journal of a drive: what was written whole is read back, what was torn is not, and nothing else passes for one."""
+"""The journal of a drive: what was written whole is read back, what was torn is not; other files are none."""
 
 import io
 from typing import Final
@@ -102,7 +102,8 @@ def test_any_entry_is_read_by_its_place() -> None:
     assert read_head(stream)
     read_entry(stream)
     place = stream.tell()
-    assert entries_of(stream) == []
+    while read_entry(stream):
+        pass
     stream.seek(place)
     assert read_entry(stream) == ENTRIES[1]
 

@@ -1,12 +1,13 @@
 """The blobs of a drive: equal to their files, under the names settled for them, and whole or not at all."""
 
+import hashlib
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,6 +15,7 @@ import pytest
 from prefect.client.schemas.objects import State
 
 from flows.import_drives import import_drives
+from models.blob_facts import BlobFacts
 from models.copies import DriveCopy
 from models.copy_logs import (
     AttachedStatus,
@@ -26,15 +28,18 @@ from models.copy_logs import (
     read_copy_log,
 )
 from models.database import reading
+from models.drive_files import find_file
 from models.errors import StoreError
 from models.jobs import read_job
 from models.lifecycle import DriveState, JobState
-from models.manifests import BLOCK_BYTES_MAX, AttachedFile, ImportDisposition
+from models.manifests import BLOCK_BYTES_MAX, ImportDisposition
+from tasks.blob_names import Names
 from tasks.blobs import BlobCopier
-from models.drive_files import find_file
-from tasks.stores import Container
+from tasks.folder_store import FolderContainer, _FolderUpload
+from tasks.stores import BlobMissingError, Part
 from tests.builders import (
     Listed,
+    attached_file,
     drive_of,
     logs_of,
     make_source,
@@ -97,6 +102,7 @@ ODD_NAMES: Final = (
     "<angles> & co.xml",
     "no-extension",
     "x" * 200,
+    "x#1",
 )
 
 
@@ -251,15 +257,15 @@ def test_the_second_of_two_same_paths_yields_or_wins_as_it_asks(
 
 def taken_after_settling(monkeypatch: pytest.MonkeyPatch, data_directory: Path, names: dict[str, bytes]) -> None:
     """Let somebody take names in the moment after those of the first batch were settled."""
-    settle = BlobCopier._settle
+    settle = Names.settle
 
-    def settle_then_lose(copier: BlobCopier, batch: Any) -> Any:
-        plans = settle(copier, batch)
+    def settle_then_lose(settled: Names, *batch: Any) -> Any:
+        plans = settle(settled, *batch)
         for name, data in names.items():
             put(data_directory, name, data)
         return plans
 
-    monkeypatch.setattr(BlobCopier, "_settle", settle_then_lose)
+    monkeypatch.setattr(Names, "settle", settle_then_lose)
 
 
 @pytest.mark.parametrize("length", [3, _B + 3], ids=["one block", "two blocks"])
@@ -302,15 +308,15 @@ def test_a_name_that_is_taken_again_and_again_is_told_as_rename_failed(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is overwritten, and the next blob is copied."""
-    settle_one = BlobCopier._settle_one
+    settle_one = Names._settle_one
 
-    def always_too_late(copier: BlobCopier, blob: Any, taken: set[str]) -> Any:
-        plan = settle_one(copier, blob, taken)
+    def always_too_late(names: Names, blob: Any, *others: Any) -> Any:
+        plan = settle_one(names, blob, *others)
         if blob.blob_path == "data/a":
             put(data_directory, plan.path.removeprefix("data/"))
         return plan
 
-    monkeypatch.setattr(BlobCopier, "_settle_one", always_too_late)
+    monkeypatch.setattr(Names, "_settle_one", always_too_late)
     copied(received_by_hand(data_directory, {"SERIAL1": [Listed("data/a", b"ours"), Listed("data/b", b"b")]}))
     assert stored(data_directory) == {"data/a": b"theirs", "data/a (2)": b"theirs", "data/b": b"b"}
     assert told(data_directory) == {"files\\0": (BlobStatus.RENAME_FAILED, DispositionStatus.CANCELLED)}
@@ -443,14 +449,14 @@ def test_a_file_that_cannot_be_opened_is_told(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, error: OSError, status: BlobStatus
 ) -> None:
     """By why; tests may run as root, who may read everything, so the refusal is made."""
-    really_open = Path.open
+    really_open = os.open
 
-    def refuse(path: Path, *args: Any, **kwargs: Any) -> Any:
-        if path.name == "bad file" and args == ("rb",):
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> int:
+        if str(path).endswith("bad file"):
             raise error
         return really_open(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert failed_blob(data_directory).status is status
 
 
@@ -458,39 +464,21 @@ def test_a_block_that_cannot_be_read_is_told(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bad sector in the second block of four."""
-    really_open = Path.open
+    really_read = os.pread
 
-    class BadSector:
-        def __init__(self, file: Any) -> None:
-            self._file = file
+    def read(file: int, length: int, offset: int) -> bytes:
+        if offset == _B and Path(f"/proc/self/fd/{file}").readlink().name == "bad file":
+            raise OSError(5, "I/O")
+        return really_read(file, length, offset)
 
-        def __enter__(self) -> "BadSector":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self._file.close()
-
-        def seek(self, offset: int) -> None:
-            self._file.seek(offset)
-
-        def read(self, length: int) -> bytes:
-            if self._file.tell() == _B:
-                raise OSError(5, "I/O")
-            data: bytes = self._file.read(length)
-            return data
-
-    def opened(path: Path, *args: Any, **kwargs: Any) -> Any:
-        file = really_open(path, *args, **kwargs)
-        return BadSector(file) if path.name == "bad file" and args == ("rb",) else file
-
-    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(os, "pread", read)
     blob = failed_blob(data_directory, _BIG)
     assert blob.status is BlobStatus.IO_FAILED
     assert [block.status for block in blob.blocks].index(BlockStatus.IO_FAILED) == 1
 
 
 def test_a_page_blob_is_told_as_failed(data_directory: Path, sqlite: str) -> None:
-    """Page ranges are not copied yet; better told than half done."""
+    """A folder has no page blobs; better told than half done."""
     assert failed_blob(data_directory, bytes(512), is_page_blob=True).status is BlobStatus.FAILED
 
 
@@ -504,9 +492,9 @@ def test_a_blob_may_not_be_named_as_what_is_laid_aside(data_directory: Path, sql
     assert told(data_directory) == {"files\\0": (BlobStatus.FILE_NAME_INVALID, DispositionStatus.CANCELLED)}
 
 
-@pytest.mark.parametrize("name", ["x#1", "y" * 256, "1/below a blob"])
+@pytest.mark.parametrize("name", ["y" * 256, "1/below a blob", "a/../../out"])
 def test_a_name_that_the_store_cannot_hold_is_told(data_directory: Path, sqlite: str, name: str) -> None:
-    """The folder store knows no blob below a blob, no `#1`, no part over 255 bytes; the others go on."""
+    """The folder store knows no blob below a blob, no part over 255 bytes, no way out; the others go on."""
     listed = [Listed("data/1"), Listed(f"data/{name}"), Listed("data/3")]
     copied(received_by_hand(data_directory, {"SERIAL1": listed}))
     assert stored(data_directory) == {"data/1": b"x", "data/3": b"x"}
@@ -530,23 +518,60 @@ def test_a_link_within_the_drive_is_followed(data_directory: Path) -> None:
     assert find_file(drive, "\\link").read_bytes() == b"a"
 
 
-def test_metadata_and_properties_that_are_not_written_are_told(data_directory: Path, sqlite: str) -> None:
-    """Failed where the blob arrived without them, Cancelled where it was skipped; the blob itself is there."""
+_METADATA: Final = b"<Metadata><camera>Nikon</camera></Metadata>"
+_PROPERTIES: Final = b"<Properties><Content-Type>image/jpeg</Content-Type></Properties>"
+
+
+@pytest.mark.parametrize("length", [3, _B + 3], ids=["one block", "two blocks"])
+def test_metadata_and_properties_come_with_their_blob(data_directory: Path, sqlite: str, length: int) -> None:
+    """The store keeps them, and nothing is to be told; a blob without them has its MD5 alone."""
+    data = random_bytes(length)
+    metadata, properties = attached_file("meta", _METADATA), attached_file("folder\\prop", _PROPERTIES)
+    listed = [Listed("data/a", data, metadata=metadata, properties=properties), Listed("data/b", data)]
+    job_id = received_by_hand(data_directory, {"SERIAL1": listed})
+    make_source(data_directory / "bay" / "SERIAL1", {"meta": _METADATA, "folder/prop": _PROPERTIES})
+    copied(job_id)
+    assert log_of(data_directory) == CopyLog("SERIAL1", [], DriveStatus.COMPLETED)
+    container = FolderContainer(data_directory / "store" / "account1" / "data", "data")
+    md5 = hashlib.md5(data, usedforsecurity=False).digest()
+    kept = container.stat("a").facts
+    assert (kept.content_type, kept.metadata, kept.content_md5) == ("image/jpeg", {"camera": "Nikon"}, md5)
+    assert container.stat("b").facts == BlobFacts(content_md5=md5)
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (None, AttachedStatus.FILE_NOT_FOUND),
+        (_METADATA.replace(b"Nikon", b"NIkon"), AttachedStatus.CORRUPTED),
+        (b"<Metadata", AttachedStatus.XML_READ_FAILED),
+        (b"<Metadata><a>" + b"x" * 70_000 + b"</a></Metadata>", AttachedStatus.XML_READ_FAILED),
+    ],
+    ids=["missing", "corrupted", "no XML", "too long"],
+)
+def test_metadata_that_cannot_be_read_is_told(
+    data_directory: Path, sqlite: str, content: bytes | None, status: AttachedStatus
+) -> None:
+    """The blob comes without it; so with properties. Cancelled where the blob was skipped."""
     put(data_directory, "taken")
-    attached = AttachedFile("meta.xml", "0" * 32)
+    right = _METADATA if status is AttachedStatus.CORRUPTED else content or b""
+    attached = attached_file("meta", right)
     listed = [
         Listed("data/a", b"a", metadata=attached, properties=attached),
         Listed("data/taken", b"b", _KEEP, metadata=attached),
+        Listed("data/c", b"c"),
     ]
     job_id = received_by_hand(data_directory, {"SERIAL1": listed})
+    if content is not None:
+        make_source(data_directory / "bay" / "SERIAL1", {"meta": content})
     copied(job_id)
-    assert stored(data_directory) == {"data/a": b"a", "data/taken": b"theirs"}
+    assert stored(data_directory) == {"data/a": b"a", "data/c": b"c", "data/taken": b"theirs"}
     log = log_of(data_directory)
     assert [(blob.status, blob.metadata_status, blob.properties_status) for blob in log.blobs] == [
-        (BlobStatus.COMPLETED, AttachedStatus.FAILED, AttachedStatus.FAILED),
+        (BlobStatus.COMPLETED_WITH_ERRORS, status, status),
         (BlobStatus.COMPLETED, AttachedStatus.CANCELLED, None),
     ]
-    assert drive_of(job_id).copy_status is DriveStatus.COMPLETED_WITH_WARNINGS
+    assert drive_of(job_id).copy_status is DriveStatus.COMPLETED_WITH_ERRORS
 
 
 def test_a_failed_blob_is_logged_by_the_path_it_was_to_have(data_directory: Path, sqlite: str) -> None:
@@ -564,14 +589,14 @@ def test_a_store_that_refuses_one_blob_fails_that_blob_alone(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others go on, and the log tells."""
-    really_put = Container.put
+    really_put = FolderContainer.put
 
-    def refuse(container: Container, path: str, data: Any, staging: str, *, overwrite: bool) -> None:
+    def refuse(container: FolderContainer, path: str, *args: Any, **kwargs: Any) -> None:
         if path == "bad":
             raise StoreError("the store refused: Test")
-        really_put(container, path, data, staging, overwrite=overwrite)
+        really_put(container, path, *args, **kwargs)
 
-    monkeypatch.setattr(Container, "put", refuse)
+    monkeypatch.setattr(FolderContainer, "put", refuse)
     assert failed_blob(data_directory).status is BlobStatus.BLOB_REQUEST_FAILED
 
 
@@ -582,17 +607,22 @@ def test_a_store_that_is_away_loses_nothing(
     """The run ends as StoreFailed and gives its lease back; a later one completes, and no blob is told of."""
     files = {"a": b"a", "b": random_bytes(3 * _B), "c": b"c"}
     job_id = received_job(data_directory, {"SERIAL1": files})
-    really_put, puts = Container._put, 0
+    lock, writes = threading.Lock(), 0
 
-    def go_away(container: Container, path: str, data: Any, *, overwrite: bool) -> None:
-        nonlocal puts
-        puts += 1
-        if puts > after:
-            raise StoreError("the store refused: Test")
-        really_put(container, path, data, overwrite=overwrite)
+    def goes_away(act: Callable[..., Any]) -> Callable[..., Any]:
+        def away(*args: Any, **kwargs: Any) -> Any:
+            nonlocal writes
+            with lock:
+                writes += 1
+                if writes > after:
+                    raise StoreError("the store refused: Test")
+            return act(*args, **kwargs)
+
+        return away
 
     with monkeypatch.context() as away:
-        away.setattr(Container, "_put", go_away)
+        for holder, name in ((FolderContainer, "put"), (FolderContainer, "probe"), (_FolderUpload, "write")):
+            away.setattr(holder, name, goes_away(getattr(holder, name)))
         ended = import_drives.fn(str(job_id))
     assert ended.is_failed()
     assert (ended.message or "").startswith("StoreFailed: ")
@@ -608,43 +638,42 @@ def test_a_store_that_is_full_loses_nothing(
 ) -> None:
     """It still takes what is empty; that does not make every blob a bad one."""
     job_id = received_job(data_directory, {"SERIAL1": {"a": b"a", "b": b"b"}})
-    really_put = Container._put
 
-    def no_room(container: Container, path: str, data: Any, *, overwrite: bool) -> None:
-        if data:
-            raise StoreError("the store refused: Test")
-        really_put(container, path, data, overwrite=overwrite)
+    def no_room(*_: Any, **__: Any) -> None:
+        raise StoreError("the store refused: Test")
+
+    def takes_what_is_empty(_: Any, __: str, length: int) -> None:
+        if length:
+            no_room()
 
     with monkeypatch.context() as full:
-        full.setattr(Container, "_put", no_room)
+        full.setattr(FolderContainer, "put", no_room)
+        full.setattr(FolderContainer, "probe", takes_what_is_empty)
         assert (import_drives.fn(str(job_id)).message or "").startswith("StoreFailed: ")
     copied(job_id)
     assert log_of(data_directory) == CopyLog("SERIAL1", [], DriveStatus.COMPLETED)
 
 
-@pytest.mark.parametrize("call", ["put", "rename", "open_writer"])
+@pytest.mark.parametrize("call", ["put", "upload", "write", "commit"])
 def test_a_container_that_is_gone_is_told_as_a_store_that_fails(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Stores in a cloud answer "not found" to a write; the drive waits, and is not given up."""
-    job_id = received_job(data_directory, {"SERIAL1": {"a": random_bytes(_B + 1)}})
+    job_id = received_job(data_directory, {"SERIAL1": {"a": random_bytes(_B + 1), "b": b"b"}})
 
     def not_found(*_: Any, **__: Any) -> None:
-        raise FileNotFoundError("container")
+        raise BlobMissingError("the store has no such blob or container")
+
+    def not_there(*_: Any) -> None:
+        raise StoreError("the store refused: Test")
 
     with monkeypatch.context() as gone:
-        gone.setattr(f"tasks.stores.obstore.{call}", not_found)
-        gone.setattr(Container, "discard", lambda *_: None)
-        gone.setattr(BlobCopier, "_require_store", not_there)
+        gone.setattr(FolderContainer if call in {"put", "upload"} else _FolderUpload, call, not_found)
+        gone.setattr(FolderContainer, "probe", not_there)
         assert (import_drives.fn(str(job_id)).message or "").startswith("StoreFailed: ")
     assert drive_of(job_id).state is DriveState.TRANSFERRING
     copied(job_id)
     assert drive_of(job_id).state is DriveState.COMPLETED
-
-
-def not_there(*_: Any) -> None:
-    """Be a probe of a store that does not answer."""
-    raise StoreError("the store refused: Test")
 
 
 # -- while it is being written ---------------------------------------------------------------------------
@@ -657,7 +686,7 @@ def watching(data_directory: Path, stop: threading.Event) -> Iterator[tuple[Path
         if not root.exists():
             continue
         for entry in os.scandir(root):
-            if entry.is_file() and "#" not in entry.name:
+            if entry.is_file():
                 yield Path(entry.path), entry.stat().st_size
 
 
@@ -686,19 +715,40 @@ def test_progress_grows_and_ends_at_the_total(
 ) -> None:
     """Written down between blocks and between blobs, and never more than there is."""
     monkeypatch.setattr("tasks.blobs._RECORD_SECONDS", 0.0)
+    monkeypatch.setenv("DRIVEPOST_COPY_POLL_SECONDS", "0.01")
+    monkeypatch.setenv("DRIVEPOST_COPY_REQUESTS_AT_ONCE", "1")
     files = {"a": b"a" * 10, "b": random_bytes(4 * _B), "c": b"c" * 10}
     job_id = received_job(data_directory, {"SERIAL1": files})
-    record, seen = BlobCopier._record, list[int]()
+    seen, told = watching_progress(monkeypatch, job_id)
+    write = _FolderUpload.write
 
-    def look(copier: BlobCopier) -> None:
-        record(copier)
-        seen.append(drive_of(job_id).bytes_succeeded)
+    def write_when_told(upload: _FolderUpload, part: Part, data: bytes) -> bool:
+        assert told(part.index * _B)
+        return write(upload, part, data)
 
-    monkeypatch.setattr(BlobCopier, "_record", look)
+    monkeypatch.setattr(_FolderUpload, "write", write_when_told)
     copied(job_id)
     assert seen == sorted(seen)
     assert len(set(seen)) >= 6, "blocks of one blob are told one by one"
     assert seen[-1] == drive_of(job_id).bytes_succeeded == drive_of(job_id).bytes_total == 20 + 4 * _B
+
+
+def watching_progress(monkeypatch: pytest.MonkeyPatch, job_id: UUID) -> tuple[list[int], Callable[[int], bool]]:
+    """Take down every number of bytes that is told; and give a function that waits until so many are."""
+    record, seen, changed = BlobCopier._record, list[int](), threading.Condition()
+
+    def look(copier: BlobCopier) -> None:
+        record(copier)
+        with changed:
+            seen.append(drive_of(job_id).bytes_succeeded)
+            changed.notify_all()
+
+    def told(count: int) -> bool:
+        with changed:
+            return changed.wait_for(lambda: max(seen, default=0) >= count, timeout=20)
+
+    monkeypatch.setattr(BlobCopier, "_record", look)
+    return seen, told
 
 
 # -- stopped at any moment -------------------------------------------------------------------------------
@@ -709,11 +759,11 @@ class Signal(BaseException):
 
 
 def _raise_at_line(count: int) -> Callable[[FrameType, str, object], Any]:
-    """Make a trace that raises at the `count`-th line that the copy of blobs comes to."""
+    """Make a trace that raises at the `count`-th line that the copy's own thread comes to, where signals come."""
     copier_code = {
-        function.__code__
-        for function in (BlobCopier._copy_blob, BlobCopier._write, BlobCopier._write_blocks, BlobCopier._report)
+        function.__code__ for function in vars(BlobCopier).values() if isinstance(function, FunctionType)
     }
+    copier_code -= {BlobCopier._run.__code__, BlobCopier.__init__.__code__}
     left = count
 
     def trace_line(_frame: FrameType, event: str, _arg: object) -> Any:
@@ -737,9 +787,10 @@ def test_a_signal_between_any_two_lines_mixes_nothing_up(
     monkeypatch.setattr("tasks.blobs._RECORD_SECONDS", 0.0)
     monkeypatch.setattr("models.manifests.BLOCK_BYTES_MAX", 10)
     monkeypatch.setattr("tests.builders.BLOCK_BYTES_MAX", 10)
+    monkeypatch.setattr("tasks.blob_writing.BLOCK_BYTES_MAX", 10)
     contents = {"a": b"ours a", "b": b"ours b, of two blocks", "c": b"ours c"}
     step = 1 if thorough else 7
-    for count in range(1, 400, step):
+    for count in range(1, 2000, step):
         name = f"job{count}"
         for blob in contents:
             put(data_directory, f"{name}/{blob}")
@@ -773,30 +824,31 @@ def test_a_run_after_a_cut_tells_no_less_than_the_one_before(
 ) -> None:
     """Blocks laid aside before the cut still count in the progress after it."""
     monkeypatch.setattr("tasks.blobs._RECORD_SECONDS", 0.0)
+    monkeypatch.setenv("DRIVEPOST_COPY_POLL_SECONDS", "0.01")
     job_id = received_job(data_directory, {"SERIAL1": {"a": random_bytes(4 * _B)}})
-    stage, staged = Container.stage_block, 0
+    write, record, is_cut = _FolderUpload.write, BlobCopier._record, threading.Event()
 
-    def cut(container: Container, staging: str, index: int, data: bytes) -> None:
-        nonlocal staged
-        if index == 3:
+    def write_three(upload: _FolderUpload, part: Part, data: bytes) -> bool:
+        if part.index == 3:
+            assert is_cut.wait(20)
+            raise StoreError("the store refused: Test")
+        return write(upload, part, data)
+
+    def cut_after_two(copier: BlobCopier) -> None:
+        record(copier)
+        if drive_of(job_id).bytes_succeeded >= 2 * _B:
+            is_cut.set()
             raise Signal
-        staged += 1
-        stage(container, staging, index, data)
 
     with monkeypatch.context() as cutting:
-        cutting.setattr(Container, "stage_block", cut)
+        cutting.setattr(_FolderUpload, "write", write_three)
+        cutting.setattr(BlobCopier, "_record", cut_after_two)
         with pytest.raises(Signal):
             import_drives.fn(str(job_id))
     before = drive_of(job_id).bytes_succeeded
     assert before >= 2 * _B
     run_out(job_id)
-    record, seen = BlobCopier._record, list[int]()
-
-    def look(copier: BlobCopier) -> None:
-        record(copier)
-        seen.append(drive_of(job_id).bytes_succeeded)
-
-    monkeypatch.setattr(BlobCopier, "_record", look)
+    seen, _ = watching_progress(monkeypatch, job_id)
     copied(job_id)
     assert min(seen) >= before
     with reading() as session:

@@ -1,0 +1,82 @@
+"""The way that the threads of a copy go: whether they may go on, and how much memory they may take."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+_LOOK_SECONDS: Final = 0.05
+
+
+class CopyStoppedError(Exception):
+    """The copy ends; whoever hears it writes nothing more."""
+
+
+class Way:
+    """Whether threads may go on: memory is there, and the copy is still ours.
+
+    Args:
+        bytes_max: memory for what was read and is not written yet.
+        is_fresh: tells whether the lease was seen to be ours a short time ago.
+    """
+
+    def __init__(self, bytes_max: int, is_fresh: Callable[[], bool]) -> None:
+        self._bytes_max = bytes_max
+        self._is_fresh = is_fresh
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._stopped = False
+        self.is_cancelled = False
+
+    def stop(self, *, cancelled: bool = False) -> None:
+        """End all threads at their next step; `cancelled` where no later run goes on with what they did."""
+        with self._changed:
+            self._stopped = True
+            self.is_cancelled = self.is_cancelled or cancelled
+            self._changed.notify_all()
+
+    def require_open(self) -> None:
+        """Wait while nobody knows whether the copy is still ours: this process may have slept.
+
+        Raises:
+            CopyStoppedError: the copy ends.
+        """
+        while not self._stopped:
+            if self._is_fresh():
+                return
+            with self._changed:
+                self._changed.wait(_LOOK_SECONDS)
+        raise CopyStoppedError
+
+    @contextmanager
+    def room_for(self, length: int) -> Iterator[None]:
+        """Wait for memory; one that is larger than all there is has it alone.
+
+        Raises:
+            CopyStoppedError: the copy ends.
+        """
+        taken = self.take(length)
+        try:
+            yield
+        finally:
+            self.give_back(taken)
+
+    def take(self, length: int) -> int:
+        """Wait for memory that `give_back` ends; tells how much to give back.
+
+        Raises:
+            CopyStoppedError: the copy ends.
+        """
+        wanted = min(length, self._bytes_max)
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._bytes + wanted <= self._bytes_max)
+            if self._stopped:
+                raise CopyStoppedError
+            self._bytes += wanted
+        return wanted
+
+    def give_back(self, taken: int) -> None:
+        """Let others have the memory."""
+        with self._changed:
+            self._bytes -= taken
+            self._changed.notify_all()
