@@ -18,6 +18,8 @@ from models.manifest_reader import check_manifest, iterate_blobs
 from models.manifests import BLOCK_BYTES_MAX, BLOCKS_MAX, require_file_path, split_blob_path
 
 _DRIVE_ID: Final = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,64}")
+# What exFAT, NTFS and FAT have in no name, or take off its end without a word.
+_NO_WINDOWS_NAME: Final = re.compile(r'[<>:"|?*\x00-\x1f\x7f]|[. ](?:/|\Z)')
 _FILE_BYTES_MAX: Final = BLOCKS_MAX * BLOCK_BYTES_MAX
 
 
@@ -184,6 +186,8 @@ def _lengths(files: Iterable[DriveFile], *, folds_case: bool) -> tuple[dict[str,
         place = file.place.casefold() if folds_case else file.place
         length = _length(file.path)
         fault = path_fault(file.blob_path, file.place) or (length if isinstance(length, str) else None)
+        if fault is None and folds_case and _NO_WINDOWS_NAME.search(file.place):
+            fault = "the drive's file system has no such names"
         if fault is None and place in places:
             fault = "another file has the same place on the drive"
         places.add(place)

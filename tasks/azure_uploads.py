@@ -41,7 +41,7 @@ class BlockUpload(Upload):
         self._done: dict[int, str] = {}
 
     def write(self, part: Part, data: bytes) -> bool:
-        md5 = _md5(data)
+        md5 = part.md5 or _md5(data)
         block_id = self._ids.get(part.index) or f"{part.index:05d}-{md5.hex()}"
         if self._staged.get(block_id) != part.length:
             self._container.write_making_container(
@@ -98,7 +98,9 @@ class PageUpload(Upload):
         if any(start <= part.offset and part.offset + part.length <= end for start, end in self._ranges):
             return False
         with told_without_names():
-            self._laid.upload_page(data, part.offset, part.length, transactional_content_md5=bytearray(_md5(data)))
+            self._laid.upload_page(
+                data, part.offset, part.length, transactional_content_md5=bytearray(part.md5 or _md5(data))
+            )
         return True
 
     def read(self, part: Part) -> bytes | None:

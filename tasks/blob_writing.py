@@ -297,8 +297,15 @@ def _parts(order: Order) -> list[_Cut]:
         length = piece.offset + piece.length - pieces[first].offset
         if length < bytes_min and end < len(pieces):
             continue
-        block_id = getattr(piece, "id", None) if end - first == 1 else None
-        cuts.append(_Cut(Part(len(cuts), pieces[first].offset, length, block_id), pieces[first:end], first))
+        is_one = end - first == 1
+        part = Part(
+            index=len(cuts),
+            offset=pieces[first].offset,
+            length=length,
+            id=getattr(piece, "id", None) if is_one else None,
+            md5=bytes.fromhex(piece.hash) if is_one else None,
+        )
+        cuts.append(_Cut(part, pieces[first:end], first))
         first = end
     return cuts
 

@@ -130,7 +130,6 @@ class BlobCopier:
                     self._staging_containers.append(container)
             self._record()
             self._begin(batch, plans, inherited=False)
-        self._submit_chunk()
         while self._under_way:
             self._hear()
 
@@ -139,6 +138,8 @@ class BlobCopier:
             self._between()
             if not plan.over:
                 self._start(self._order(number, blob, plan, inherited=inherited))
+            while self._is_enough_under_way:
+                self._hear()
 
     def _order(self, number: int, blob: Blob, plan: Plan, *, inherited: bool) -> Order:
         container, name = split_blob_path(plan.path)
@@ -148,7 +149,7 @@ class BlobCopier:
     # -- what is under way -----------------------------------------------------------------------------
 
     def _start(self, order: Order) -> None:
-        """Let a thread copy a blob, and wait while enough are under way; one that needs none is over at once."""
+        """Let a thread copy a blob; one that needs none is over at once."""
         if order.plan.status is DispositionStatus.SKIPPED:
             self._end(order, Attached.cancelled(order.blob), BlobStatus.COMPLETED)
             return
@@ -163,17 +164,17 @@ class BlobCopier:
             if len(self._chunk) == _CHUNK_BLOBS:
                 self._submit_chunk()
         else:
-            self._submit(self._pool, [order])
+            self._pool.submit(self._run, [order])
 
     def _submit_chunk(self) -> None:
         chunk, self._chunk = self._chunk, []
-        self._submit(self._chunks, chunk)
+        if chunk:
+            self._chunks.submit(self._run, chunk)
 
-    def _submit(self, pool: ThreadPoolExecutor, orders: Sequence[Order]) -> None:
-        pool.submit(self._run, orders)
-        # Some wait in the pool, so that no thread waits for this one; a disk is read at few places at once.
-        while len(self._under_way) > self._under_way_max or self._large_under_way > _LARGE_AT_ONCE_MAX:
-            self._hear()
+    @property
+    def _is_enough_under_way(self) -> bool:
+        """Whether more would only wait; a disk is read at few places at once."""
+        return len(self._under_way) > self._under_way_max or self._large_under_way > _LARGE_AT_ONCE_MAX
 
     @property
     def _large_under_way(self) -> int:
@@ -198,6 +199,7 @@ class BlobCopier:
 
     def _hear(self) -> None:
         """Wait for news of a thread, for as long as nothing else is due."""
+        self._submit_chunk()
         try:
             news = self._news.get(timeout=self._limits.poll_seconds)
         except Empty:

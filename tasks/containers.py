@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from models.settings import Settings
-from tasks import azure_store, folder_store, s3_store
+from tasks import folder_store
 from tasks.stores import Container
 
 _S3: Final = "s3"
@@ -34,7 +34,11 @@ def open_container(address: str, name: str) -> Container:
     if scheme == _FOLDER:
         return folder_store.FolderContainer(Path(url2pathname(urlsplit(url).path)), name)
     if scheme == _S3:
+        from tasks import s3_store  # noqa: PLC0415  each SDK is slow to import; most runs need neither
+
         return s3_store.S3Container(url, name, _options(address, s3_store.ENVIRONMENT))
+    from tasks import azure_store  # noqa: PLC0415  as above
+
     return azure_store.AzureContainer(url, name, _options(address, azure_store.ENVIRONMENT))
 
 
@@ -51,7 +55,11 @@ def containers_of(address: str) -> Iterator[str]:
     if scheme == _FOLDER:
         return folder_store.list_containers(address)
     if scheme == _S3:
+        from tasks import s3_store  # noqa: PLC0415  as above
+
         return s3_store.list_containers(address, _options(address, s3_store.ENVIRONMENT))
+    from tasks import azure_store  # noqa: PLC0415  as above
+
     return azure_store.list_containers(address, _options(address, azure_store.ENVIRONMENT))
 
 

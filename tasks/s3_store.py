@@ -312,7 +312,7 @@ class _PartsUpload(Upload):
         if length == part.length:
             self._done[number] = e_tag
             return False
-        md5 = b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        md5 = b64encode(part.md5 or hashlib.md5(data, usedforsecurity=False).digest()).decode()
         with told_without_names():
             self._done[number] = self._client.upload_part(
                 **self._place, UploadId=self.handle, PartNumber=number, Body=data, ContentMD5=md5

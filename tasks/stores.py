@@ -46,12 +46,14 @@ class Part:
         offset: in the blob, bytes.
         length: 1 byte to what `Container.part_bytes` asks for and a block more.
         id: the block's id in Base64, where the manifest gives one.
+        md5: of its bytes, 16 of them, where it is known; the store checks by it what arrives.
     """
 
     index: int
     offset: int
     length: int
     id: str | None = None
+    md5: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

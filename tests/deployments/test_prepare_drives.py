@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments import drive_laying, drive_room
+from deployments import drive_laying, drive_plan, drive_room
 from deployments.kept_journal import KeptJournal
 from deployments.posted_files import (
     ATTACHED_FOLDER,
@@ -250,6 +250,18 @@ def test_a_link_or_a_file_in_a_folders_place_is_told_beforehand(tmp_path: Path, 
     assert faults_of(files, drives) == {"drive[0]": "its a is no folder"}
 
 
+def test_names_that_the_drives_file_system_has_not_are_told_beforehand(
+    tmp_path: Path, drives: list[TargetDrive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it takes `a` and `A` for one, as those of Windows do; others have them all."""
+    bad = ["ab:c", "c.", "d ", 'e"f', "g./h", "i|j/k", "l?", "m*", "n<", "o>"]
+    files = files_of(tmp_path / "source", dict.fromkeys([*bad, ".p", "q.r", " s", "t u"], 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(drive_plan, "_folds_case", lambda *_: True)
+        assert faults_of(files, drives) == dict.fromkeys(sorted(bad), "the drive's file system has no such names")
+    assert prepare_drives(files, drives)[0].file_count == 14
+
+
 # A run that was cut.
 
 
@@ -449,7 +461,7 @@ def test_a_key_is_in_the_entry_of_its_drive_and_in_no_text(tmp_path: Path, drive
 _KILLS: Final = """
 import json, os, random, shutil, signal, sys
 from pathlib import Path
-from deployments import drive_laying, drive_room
+from deployments import drive_laying, drive_plan, drive_room
 from deployments.posted_files import TargetDrive
 from deployments.prepare_drive import drive_files, files_below, prepare_drives
 from models.manifests import ImportDisposition

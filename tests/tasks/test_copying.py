@@ -27,6 +27,8 @@ from models.jobs import Job, read_job, request_cancel
 from models.lifecycle import Actor, DriveState, JobState, JobType
 from models.manifests import BLOCK_BYTES_MAX
 from models.settings import Settings
+from tasks.blob_names import Names
+from tasks.blob_writing import BlobWriting
 from tasks.blobs import BlobCopier
 from tasks.drives import (
     Advanced,
@@ -37,8 +39,9 @@ from tasks.drives import (
     take_lease,
 )
 from tasks.jobs import accept_cancel
-from tasks.pulse import CopyLimits
-from tasks.stores import Container
+from tasks.pulse import CopyLimits, Pulse
+from tasks.folder_store import FolderContainer, _FolderUpload
+from tasks.stores import Part
 from tests.builders import (
     Listed,
     drive_of,
@@ -190,14 +193,14 @@ def test_a_drive_taken_out_during_its_copy_keeps_what_was_copied(
     job_id = received_by_hand(
         data_directory, {"S1": [Listed("data/a", b"aa"), Listed("data/b"), Listed("data/c")]}
     )
-    write = BlobCopier._write
+    write = BlobWriting.write
 
-    def taken_out_at_b(copier: BlobCopier, blob: Any, **inherited: Any) -> bool:
-        if blob.blob_path == "data/b":
+    def taken_out_at_b(writing: BlobWriting, order: Any) -> Any:
+        if order.name == "b":
             (data_directory / "bay" / "S1").rename(data_directory / "taken out")
-        return write(copier, blob, **inherited)
+        return write(writing, order)
 
-    monkeypatch.setattr(BlobCopier, "_write", taken_out_at_b)
+    monkeypatch.setattr(BlobWriting, "write", taken_out_at_b)
     assert import_drives.fn(str(job_id)).is_completed()
     assert stored(data_directory) == {"data/a": b"aa"}
     drive = drive_of(job_id)
@@ -210,14 +213,14 @@ def test_a_fault_of_ours_ends_one_drive_and_the_other_is_copied(
     """Told as InternalError, without the fault's text."""
     drives = {"BAD": [Listed("data/bad")], "GOOD": [Listed("data/good", b"good")]}
     job_id = received_by_hand(data_directory, drives)
-    settle = BlobCopier._settle
+    settle = Names.settle
 
-    def fails_for_bad(copier: BlobCopier, batch: Any) -> Any:
+    def fails_for_bad(names: Names, batch: Any, *others: Any) -> Any:
         if batch[0].blob_path == "data/bad":
             raise KeyError("Ada Example")
-        return settle(copier, batch)
+        return settle(names, batch, *others)
 
-    monkeypatch.setattr(BlobCopier, "_settle", fails_for_bad)
+    monkeypatch.setattr(Names, "settle", fails_for_bad)
     ends_without_the_bad_drive(data_directory, job_id, DriveStatus.INTERNAL_ERROR)
 
 
@@ -325,14 +328,15 @@ def store_of(data_directory: Path) -> dict[str, tuple[int, int]]:
 
 
 def slow_down(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, holder: type = Container, name: str = "stage_block"
+    monkeypatch: pytest.MonkeyPatch, seconds: float, holder: type = _FolderUpload, name: str = "write"
 ) -> None:
-    """Let every block, or whatever else, take a while."""
+    """Let every block, or whatever else, take a while; they come one after the other."""
+    monkeypatch.setenv("DRIVEPOST_COPY_REQUESTS_AT_ONCE", "1")
     act = getattr(holder, name)
 
-    def slow(*args: Any, **kwargs: Any) -> None:
+    def slow(*args: Any, **kwargs: Any) -> Any:
         time.sleep(seconds)
-        act(*args, **kwargs)
+        return act(*args, **kwargs)
 
     monkeypatch.setattr(holder, name, slow)
 
@@ -355,11 +359,11 @@ def test_a_cancel_while_copying_leaves_whole_blobs_alone(
     source = _BIG if before == "in a big blob" else {**_MANY, "zz": _BIG["big"]}
     slow_down(monkeypatch, 0.02)
     if before == "in a small blob":
-        slow_down(monkeypatch, 0.02, BlobCopier, "_copy_blob")
+        slow_down(monkeypatch, 0.02, FolderContainer, "put")
     job_id = received_job(data_directory, {"S1": source, "S2": {"second": b"second"}})
     place = ".drivepost" if before == "in a big blob" else "/data/0"
     with copying(job_id) as ends:
-        wait_until(lambda: any(place in path and "/put/" not in path for path in store_of(data_directory)))
+        wait_until(lambda: any(place in path for path in store_of(data_directory)))
         time.sleep(0.1)
         ended = cancel_job.fn(str(job_id))
         accepted_and_done = time.time_ns()
@@ -388,17 +392,27 @@ def test_the_log_of_a_cancelled_drive_tells_of_the_blob_that_was_cut(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its disposition is Cancelled, and blobs not begun are not named."""
-    slow_down(monkeypatch, 0.02)
     job_id = received_job(data_directory, {"S1": {"0": b"0", **{f"1{k}": v for k, v in _BIG.items()}}})
+    write, may_go_on = _FolderUpload.write, threading.Event()
+
+    def write_three(upload: _FolderUpload, part: Part, data: bytes) -> bool:
+        if part.index == 3:
+            assert may_go_on.wait(20)
+        return write(upload, part, data)
+
+    monkeypatch.setattr(_FolderUpload, "write", write_three)
     with copying(job_id):
-        wait_until(lambda: drive_of(job_id).state is DriveState.TRANSFERRING)
-        wait_until(lambda: any("/data/1059" in path for path in store_of(data_directory)))
-        wait_until(lambda: any(path.endswith("/2") for path in store_of(data_directory)))
-        cancel_job.fn(str(job_id))
+        # All small ones are there, and the big one is in its middle.
+        wait_until(lambda: len(stored(data_directory)) > len(_MANY) + 1)
+        accept_cancel.fn(job_id)
+        time.sleep(0.3)
+        may_go_on.set()
     (log,) = logs_of(data_directory)
     assert [_told(blob) for blob in read_log(log).blobs] == [
         ("data/1big", BlobStatus.FAILED, DispositionStatus.CANCELLED)
     ]
+    found = stored(data_directory)
+    assert found == {"data/0": b"0", **{f"data/1{name}": data for name, data in _MANY.items()}}
 
 
 def test_how_long_a_cancel_takes(
@@ -433,15 +447,15 @@ def test_a_cancel_between_two_drives_begins_no_other(
 ) -> None:
     """Accepted while the first drive's log is written."""
     job_id = received_job(data_directory, {"S1": {"a": b"a"}, "S2": {"b": b"b"}})
-    put = Container.put
+    put = FolderContainer.put
 
-    def cancel_at_log(container: Container, path: str, *args: Any, **kwargs: Any) -> None:
+    def cancel_at_log(container: FolderContainer, path: str, *args: Any, **kwargs: Any) -> None:
         put(container, path, *args, **kwargs)
         if path.endswith("_error.xml"):
             with writing() as session:
                 request_cancel(session, job_id, at=database_time(session), by=Actor.CUSTOMER)
 
-    monkeypatch.setattr(Container, "put", cancel_at_log)
+    monkeypatch.setattr(FolderContainer, "put", cancel_at_log)
     assert import_drives.fn(str(job_id)).is_cancelled()
     assert stored(data_directory) == {"data/a": b"a"}
     assert drive_of(job_id, 2).state is DriveState.RECEIVED
@@ -481,15 +495,25 @@ class Killed(BaseException):
 def half_copied(data_directory: Path, monkeypatch: pytest.MonkeyPatch, name: str = "job1") -> UUID:
     """Leave a job whose copier died with a big blob half written."""
     job_id = received_job(data_directory, {f"S-{name}": {f"{name}/a": b"a", f"{name}/big": _BIG["big"]}}, name)
-    stage = Container.stage_block
+    record, is_dead, write = BlobCopier._record, threading.Event(), _FolderUpload.write
 
-    def dies(container: Container, staging: str, index: int, data: bytes) -> None:
-        if index == 5:
+    def waits_at_fifth(upload: _FolderUpload, part: Part, data: bytes) -> bool:
+        if part.index == 5:
+            assert is_dead.wait(20)
+            raise StoreError("the store refused: Test")
+        return write(upload, part, data)
+
+    def dies(copier: BlobCopier) -> None:
+        record(copier)
+        # The small blob is over, and so are some blocks of the big one.
+        if drive_of(job_id).bytes_succeeded > 2 * _B:
+            is_dead.set()
             raise Killed
-        stage(container, staging, index, data)
 
     with monkeypatch.context() as dying:
-        dying.setattr(Container, "stage_block", dies)
+        dying.setattr("tasks.blobs._RECORD_SECONDS", 0.0)
+        dying.setattr(_FolderUpload, "write", waits_at_fifth)
+        dying.setattr(BlobCopier, "_record", dies)
         with pytest.raises(Killed):
             import_drives.fn(str(job_id))
     assert [path for path in store_of(data_directory) if f".drivepost/{job_id}" in path]
@@ -528,15 +552,15 @@ def test_one_lost_cancel_that_fails_does_not_stop_the_others(
     for job_id in jobs:
         accept_cancel.fn(job_id)
         run_out(job_id)
-    discard = Container.discard
+    discard = FolderContainer.discard
 
-    def refuse_first(container: Container, staging: str) -> None:
+    def refuse_first(container: FolderContainer, staging: str) -> None:
         if staging.startswith(str(jobs[0])):
             raise StoreError("the store refused: Test")
         discard(container, staging)
 
     with monkeypatch.context() as away:
-        away.setattr(Container, "discard", refuse_first)
+        away.setattr(FolderContainer, "discard", refuse_first)
         advanced = _carry_out_lost_cancels()
     # A cancel always ends in Completed; what lies aside in a store that does not answer stays there.
     assert (advanced.done, dict(advanced.failed)) == (2, {})
@@ -596,15 +620,23 @@ def test_a_worker_that_slept_beyond_its_lease_writes_down_nothing(
     source = {"0": b"0", "big": random_bytes(4 * _B + 1), "z": b"z"}
     job_id = received_job(data_directory, {"S1": source})
     asleep, wake = threading.Event(), threading.Event()
-    stage, main = Container.stage_block, threading.current_thread()
+    write, beat, sleeper = _FolderUpload.write, Pulse.beat, list[Pulse]()
 
-    def sleeps(container: Container, staging: str, index: int, data: bytes) -> None:
-        if threading.current_thread() is not main and index == 2 and not asleep.is_set():
+    def sleeps(upload: _FolderUpload, part: Part, data: bytes) -> bool:
+        if part.index == 2 and not asleep.is_set():
             asleep.set()
             wake.wait(20)
-        stage(container, staging, index, data)
+        return write(upload, part, data)
 
-    monkeypatch.setattr(Container, "stage_block", sleeps)
+    def beats_unless_asleep(pulse: Pulse) -> None:
+        if not sleeper:
+            sleeper.append(pulse)
+        if pulse is sleeper[0] and asleep.is_set():
+            wake.wait(20)
+        beat(pulse)
+
+    monkeypatch.setattr(_FolderUpload, "write", sleeps)
+    monkeypatch.setattr(Pulse, "beat", beats_unless_asleep)
     with copying(job_id) as ends:
         assert asleep.wait(20)
         run_out(job_id)
@@ -615,7 +647,10 @@ def test_a_worker_that_slept_beyond_its_lease_writes_down_nothing(
         else:
             with writing() as session:
                 now = database_time(session)
-                assert take_copy_lease(session, job_id, seconds=60, at=now, by=Actor.SERVICE) == 2
+                assert (
+                    take_copy_lease(session, job_id, seconds=60, at=now, by=Actor.SERVICE, job_type=JobType.IMPORT)
+                    == 2
+                )
         before = _rows(job_id)
         wake.set()
     assert message(ends[0]).startswith("CopyLeaseLost: ")
@@ -669,7 +704,9 @@ def test_a_lost_lease_is_told_by_every_write(data_directory: Path, sqlite: str) 
     with writing() as session:
         set_columns(session, job_id, copy_token=2)
     with pytest.raises(LeaseLostError):
-        give_up_drive.fn(job_id, 1, token, Settings().store_address("account1"), CopyLimits(60, 1, 1))
+        give_up_drive.fn(
+            job_id, 1, token, Settings().store_address("account1"), CopyLimits(60, 1, 1, 1, 2**20, reads_back=True)
+        )
     with pytest.raises(LeaseLostError):
         pack_job.fn(job_id, token)
     with reading() as session:
@@ -721,8 +758,8 @@ def test_a_cancel_ends_in_completed_though_the_store_is_away(
     def refuse(*_: object, **__: object) -> None:
         raise StoreError("the store refused: Test")
 
-    for act in ("discard", "put", "stage_block"):
-        monkeypatch.setattr(Container, act, refuse)
+    for act in ("discard", "drop", "put"):
+        monkeypatch.setattr(FolderContainer, act, refuse)
     assert cancel_job.fn(str(job_id)).is_completed()
     assert state_of(job_id) is JobState.COMPLETED
     assert drive_of(job_id).state is DriveState.COMPLETED_MORE_INFO

@@ -36,7 +36,7 @@ def test_a_pulse_holds_on_to_the_lease_and_hears_of_a_cancel(sqlite: str) -> Non
         job_id = job_in(session, JobState.RECEIVED, at=now)
         token = take_copy_lease(session, job_id, seconds=1, at=now, by=Actor.SERVICE, job_type=JobType.IMPORT)
     assert token == 1
-    pulse = Pulse(job_id, token, CopyLimits(lease_seconds=0.0, poll_seconds=0.0, batch_blobs=1))
+    pulse = Pulse(job_id, token, CopyLimits(0.0, 0.0, 1, 1, 2**20, reads_back=True))
     with writing() as session:
         set_columns(session, job_id, copy_lease_until=now - timedelta(hours=1))
     pulse.beat()
