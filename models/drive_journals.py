@@ -46,6 +46,7 @@ class JournalEntry:
     source: str
 
 
+_BEGINNING: Final = b'{"drive_id":"'
 _HEAD: Final = TypeAdapter(JournalHead)
 _ENTRY: Final = TypeAdapter(JournalEntry)
 
@@ -73,6 +74,10 @@ def read_head(stream: BinaryIO) -> JournalHead | None:
     """
     line = _whole_line(stream)
     if line is None:
+        torn = stream.read(len(_BEGINNING)).rstrip(b"\0")
+        stream.seek(0)
+        if not _BEGINNING.startswith(torn):
+            raise _no_journal("its first line is none of a journal")
         return None
     try:
         return _HEAD.validate_json(line)

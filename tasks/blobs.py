@@ -82,6 +82,8 @@ class BlobCopier:
         self._last_record = time.monotonic()
         with reading() as session:
             begun = session.get_one(DriveCopy, (job_id, number))
+            # A run that goes on reads again what lies aside; what was told of it does not become less meanwhile.
+            self._bytes_told = session.get_one(Drive, (job_id, number)).bytes_succeeded
         self._done = begun.blobs_done
         self._bytes = begun.bytes_committed
         self._staging_containers = list(begun.staging_containers)
@@ -267,7 +269,7 @@ class BlobCopier:
 
     def _record(self) -> None:
         """Write down how far the copy has come, in one guarded transaction."""
-        sent = self._bytes + sum(order.bytes_sent for order in self._under_way.values())
+        sent = max(self._bytes_told, self._bytes + sum(order.bytes_sent for order in self._under_way.values()))
         with writing() as session:
             self._pulse.renew(session)
             session.connection().execute(

@@ -13,7 +13,7 @@ from models.database import database_time, reading, writing
 from models.drives import drives_of
 from models.lifecycle import Actor, JobState
 from tasks.folder_store import FolderContainer
-from tests.builders import ADDRESS, drive_of, job_in, make_source, random_bytes, received_of_entries, stored
+from tests.builders import drive_of, job_in, make_source, random_bytes, received_of_entries, stored
 
 pytestmark = pytest.mark.usefixtures("sqlite", "plain_acts")
 
@@ -106,7 +106,6 @@ def test_a_drive_of_an_export_is_as_its_manifest_says(
             jobType="Export",
             driveList=None,
             export=export,
-            returnAddress=ADDRESS,
         )
         check_in(session, job_id, ["E1"], at=now, by=Actor.OPERATOR)
     export_blobs.fn(str(job_id))

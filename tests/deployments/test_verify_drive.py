@@ -212,6 +212,22 @@ def test_page_blobs_are_held_against_their_ranges(drive: Path) -> None:
     assert faults(drive) == {"disk.vhd": "it has 3,584 bytes and should have 4,096"}
 
 
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 17])
+def test_every_piece_of_a_file_is_looked_at_and_of_that_file_alone(drive: Path, count: int) -> None:
+    """However they are shared out among the threads."""
+    data = random_bytes(count * 512)
+    pieces = [Attachment.of(data[at : at + 512]).file.hash for at in range(0, len(data), 512)]
+    ranges = tuple(PageRange(number * 512, 512, piece) for number, piece in enumerate(pieces))
+    names = ["first", "second", "third"]
+    make_source(drive, dict.fromkeys(names, data))
+    write_manifest(drive, *(Blob(f"photos/{name}", name, len(data), page_ranges=ranges) for name in names))
+    for at in range(0, len(data), 512):
+        _flip(drive / "second", at)
+        told = f"1 of its {count} page ranges are not as listed, the first at byte {at:,}"
+        assert faults(drive) == {"second": told}
+        _flip(drive / "second", at)
+
+
 # The manifest.
 
 

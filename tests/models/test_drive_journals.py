@@ -94,6 +94,7 @@ def test_a_journal_cut_anywhere_gives_its_whole_lines_and_is_gone_on_with(cut: i
 def test_zeros_that_a_power_cut_left_behind_are_a_torn_line() -> None:
     """As some file systems leave them."""
     assert entries_of(io.BytesIO(journal_of() + bytes(5000))) == ENTRIES
+    assert read_head(io.BytesIO(bytes(5000))) is None
 
 
 def test_any_entry_is_read_by_its_place() -> None:
@@ -111,6 +112,8 @@ def test_any_entry_is_read_by_its_place() -> None:
 @pytest.mark.parametrize(
     "line",
     [
+        b"hello",
+        b'{"drive_id" ',
         b"hello\n",
         b"{}\n",
         b"\n",

@@ -38,9 +38,9 @@ from tasks.drives import (
     pack_job,
     take_lease,
 )
+from tasks.folder_store import FolderContainer, _FolderUpload
 from tasks.jobs import accept_cancel
 from tasks.pulse import CopyLimits, Pulse
-from tasks.folder_store import FolderContainer, _FolderUpload
 from tasks.stores import Part
 from tests.builders import (
     Listed,
