@@ -19,6 +19,7 @@ from models.copy_logs import (
     BlobStatus,
     BlockStatus,
     DispositionStatus,
+    DriveStatus,
     LoggedBlob,
     LoggedBlock,
 )
@@ -237,13 +238,31 @@ def is_copy_cancelled(session: Session, job_id: UUID, token: int) -> bool:
     return row[1] is not None
 
 
-def reports_of(session: Session, job_id: UUID, drive_number: int) -> Sequence[BlobReport]:
-    """Read what is to be said of a drive's blobs, in the order of its manifest."""
+def reports_of(
+    session: Session, job_id: UUID, drive_number: int, *, after: int, rows_max: int
+) -> Sequence[BlobReport]:
+    """Read what is to be said of a drive's blobs behind the number `after`, in the order of its manifest."""
     return session.exec(
         select(BlobReport)
-        .where(col(BlobReport.job_id) == job_id, col(BlobReport.drive_number) == drive_number)
+        .where(
+            col(BlobReport.job_id) == job_id,
+            col(BlobReport.drive_number) == drive_number,
+            col(BlobReport.blob_number) > after,
+        )
         .order_by(col(BlobReport.blob_number))
+        .limit(rows_max)
     ).all()
+
+
+def drive_status_of(session: Session, job_id: UUID, drive_number: int) -> DriveStatus:
+    """Tell how the copy of a drive ended, by what is to be said of its blobs."""
+    reports = select(BlobReport.blob_number).where(
+        col(BlobReport.job_id) == job_id, col(BlobReport.drive_number) == drive_number
+    )
+    if session.exec(reports.where(col(BlobReport.status) != BlobStatus.COMPLETED).limit(1)).first() is not None:
+        return DriveStatus.COMPLETED_WITH_ERRORS
+    is_any = session.exec(reports.limit(1)).first() is not None
+    return DriveStatus.COMPLETED_WITH_WARNINGS if is_any else DriveStatus.COMPLETED
 
 
 def copied_bytes(session: Session, job_id: UUID) -> tuple[int, int]:

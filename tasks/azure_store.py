@@ -266,14 +266,15 @@ class AzureContainer(CloudContainer):
         for found in self._client.list_blobs(name_starts_with=prefix or None):
             yield ListedBlob(found.name, found.size)
 
-    def _put_by_sdk(self, key: str, data: bytes, facts: BlobFacts, *, overwrite: bool) -> None:
-        self._blob(key).upload_blob(
+    def _put_by_sdk(self, key: str, data: bytes, facts: BlobFacts, *, overwrite: bool) -> str:
+        made = self._blob(key).upload_blob(
             data,
             overwrite=True,
             content_settings=content_settings(facts),
             metadata=dict(facts.metadata),
             **unless_there(overwrite=overwrite),
         )
+        return str(made["etag"])
 
     def _read_by_sdk(self, key: str, offset: int, length: int, e_tag: str) -> bytes:
         data: bytes = self._blob(key).download_blob(offset, length, **if_it_is(e_tag)).readall()

@@ -55,11 +55,11 @@ class BlockUpload(Upload):
     def read(self, part: Part) -> bytes | None:
         return None
 
-    def commit(self, facts: BlobFacts, *, overwrite: bool) -> None:
+    def commit(self, facts: BlobFacts, *, overwrite: bool) -> str:
         facts = self._container.held(facts)
         try:
             with told_without_names():
-                self._blob.commit_block_list(
+                made = self._blob.commit_block_list(
                     [BlobBlock(self._done[index]) for index in sorted(self._done)],
                     content_settings=content_settings(facts),
                     metadata=dict(facts.metadata),
@@ -67,6 +67,7 @@ class BlockUpload(Upload):
                 )
         except BlobMissingError:
             raise StoreError("the store lost blocks that were not committed yet") from None
+        return str(made["etag"])
 
 
 class PageUpload(Upload):
@@ -108,7 +109,7 @@ class PageUpload(Upload):
             data: bytes = self._laid.download_blob(part.offset, part.length).readall()
         return data
 
-    def commit(self, facts: BlobFacts, *, overwrite: bool) -> None:
+    def commit(self, facts: BlobFacts, *, overwrite: bool) -> str:
         facts = self._container.held(facts)
         with told_without_names():
             # A copy takes the properties of its source, but gets metadata of its own.
@@ -117,6 +118,7 @@ class PageUpload(Upload):
             told = self._blob.start_copy_from_url(self._laid.url, **unless_there(overwrite=overwrite))
             self._wait_for_copy(str(told["copy_status"]))
             self._laid.delete_blob()
+            return str(self._blob.get_blob_properties().etag)
 
     def _wait_for_copy(self, status: str) -> None:
         """Wait for what the store copies within one account, mostly at once."""

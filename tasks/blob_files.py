@@ -71,6 +71,7 @@ class DriveFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._root = os.path.join(folder.resolve(), "")  # noqa: PTH118  a Path ends with no slash
         # A drive has few folders for its files, and resolving one costs more than reading a small file.
         self._find_folder = lru_cache(_FOLDERS_MAX)(self._resolve_folder)
         self._read_attached = lru_cache(_ATTACHED_MAX)(self._read_and_check)
@@ -98,11 +99,11 @@ class DriveFiles:
         try:
             folder, _, name = path.rpartition("\\")
             try:
-                return os.open(f"{self._find_folder(folder)}/{name}", _FLAGS | os.O_NOFOLLOW)
+                file = os.open(f"{self._find_folder(folder)}/{name}", _FLAGS | os.O_NOFOLLOW)
             except OSError as error:
                 if error.errno not in _IS_A_LINK:
                     raise
-            return os.open(find_file(self._folder, path), _FLAGS)
+                file = os.open(find_file(self._folder, path), _FLAGS)
         except FileNotFoundError:
             if not self._folder.is_dir():
                 raise DriveError("DiskNotFound", "the drive was taken out of the bay during its copy") from None
@@ -112,6 +113,11 @@ class DriveFiles:
         except (OSError, ValueError) as error:
             is_none = isinstance(error, ValueError | NotADirectoryError)
             raise BlobFailedError(BlobStatus.FILE_NOT_FOUND if is_none else BlobStatus.IO_FAILED) from None
+        if not os.readlink(f"/proc/self/fd/{file}").startswith(self._root):  # noqa: PTH115  as above
+            # A folder was exchanged for a link since it was resolved.
+            os.close(file)
+            raise BlobFailedError(BlobStatus.FILE_NOT_FOUND)
+        return file
 
     def _resolve_folder(self, path: str) -> str:
         return str(find_folder(self._folder, path))

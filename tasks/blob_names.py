@@ -1,7 +1,7 @@
 """Which name each blob gets: settled before its first byte is written, by what the container has already."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -9,7 +9,8 @@ from typing import Any, Final
 from models.copy_logs import DispositionStatus
 from models.errors import StoreError
 from models.manifests import Blob, ImportDisposition, split_blob_path
-from tasks.stores import Container
+from tasks.containers import Account
+from tasks.stores import NameRefusedError
 
 _RENAMES_MAX: Final = 10_000
 _KNOWN_MAX: Final = 10_000
@@ -25,12 +26,15 @@ class Plan:
         status: what becomes of a blob that has this path already.
         upload: the store's handle of a blob that is being written part by part; empty before.
         over: whether the blob is done, well or badly.
+        is_sure: whether the store itself has said what `status` stands on; else it is a name that this copy
+            settled for another blob, which may fail. Not recorded: a run that goes on is sure of nothing.
     """
 
     path: str
     status: DispositionStatus
     upload: str = ""
     over: bool = False
+    is_sure: bool = False
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> "Plan":
@@ -51,35 +55,34 @@ class Names:
     """The names in the containers of one storage account, as far as a copy needs to know them.
 
     Args:
-        open_container: gives a container by its name.
-        require_store: tells a store that is away from one that refuses a name; raises StoreError if it is away.
-        between: called between two requests; what it raises ends the settling.
+        account: the storage account.
+        wait_for: waits for an answer, while the copy lives on; what it raises ends the settling.
+        pool: asks for many names at once.
     """
 
     def __init__(
         self,
-        open_container: Callable[[str], Container],
-        require_store: Callable[[str], None],
-        between: Callable[[], None],
+        account: Account,
+        wait_for: Callable[["Future[bool]"], bool],
+        pool: Executor,
     ) -> None:
-        self._open = open_container
-        self._require_store = require_store
-        self._between = between
+        self._account = account
+        self._wait_for = wait_for
+        self._pool = pool
         self._known: dict[str, set[str] | None] = {}
 
-    def settle(self, batch: Sequence[Blob], reserved: set[str], pool: Executor) -> list[Plan]:
+    def settle(self, batch: Sequence[Blob], reserved: set[str]) -> list[Plan]:
         """Settle the names of blobs that come next.
 
         Args:
             batch: the blobs, in the order of the manifest.
             reserved: paths that are settled for others, and perhaps not written yet.
-            pool: asks for many names at once.
 
         Raises:
             StoreError: the store does not answer.
         """
         taken = set(reserved)
-        asked = self._ask(batch, pool)
+        asked = self._ask_all(batch)
         plans = []
         for blob in batch:
             plan = self._settle_one(blob, taken, asked)
@@ -88,7 +91,7 @@ class Names:
         return plans
 
     def settle_anew(self, blob: Blob, reserved: set[str]) -> Plan:
-        """Settle a name again, which somebody took after it was settled; only the store itself is believed.
+        """Settle a name again, because the store has it, or has it no more; only the store itself is believed.
 
         Raises:
             StoreError: the store does not answer.
@@ -96,69 +99,80 @@ class Names:
         self._known[split_blob_path(blob.blob_path)[0]] = None
         return self._settle_one(blob, reserved, {})
 
-    def _ask(self, batch: Sequence[Blob], pool: Executor) -> dict[str, bool]:
-        """Find out about all first choices at once, where a container is too full to be known by heart."""
-        unknown = [path for blob in batch if self._names(split_blob_path(path := blob.blob_path)[0]) is None]
-        return dict(zip(unknown, self._all_exist(unknown, pool), strict=True))
+    def exists(self, path: str) -> bool:
+        """Ask the store itself whether it has a blob of this path.
 
-    def _all_exist(self, paths: Sequence[str], pool: Executor) -> Iterator[bool]:
-        for found in [pool.submit(self._exists, path) for path in paths]:
-            self._between()
-            yield found.result()
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return self._wait_for(self._pool.submit(self._exists, path))
+
+    def _ask_all(self, batch: Sequence[Blob]) -> dict[str, bool]:
+        """Find out about all first choices at once, where a container is too full to be known by heart."""
+        unknown = [blob.blob_path for blob in batch if self._names(split_blob_path(blob.blob_path)[0]) is None]
+        asked = [(path, self._pool.submit(self._exists, path)) for path in unknown]
+        return {path: self._wait_for(future) for path, future in asked}
 
     def _names(self, container: str) -> set[str] | None:
         if container not in self._known:
-            names: set[str] = set()
-            self._known[container] = names
-            try:
-                for blob in islice(self._open(container).list(), _KNOWN_MAX + 1):
-                    self._between()
-                    names.add(blob.name)
-            except StoreError:
-                self._require_store(container)
-                names.clear()
-                self._known[container] = None
-            if len(names) > _KNOWN_MAX:
-                self._known[container] = None
+            names: list[str] = []
+            listing = self._pool.submit(self._list, container, names)
+            self._known[container] = set(names) if self._wait_for(listing) else None
         return self._known[container]
 
+    def _list(self, container: str, names: list[str]) -> bool:
+        """Take down the names in a container; False where they are too many, or it tells none."""
+        try:
+            names += [blob.name for blob in islice(self._account.container(container).list(), _KNOWN_MAX + 1)]
+        except NameRefusedError:
+            # There can be no such container, and copying tells so.
+            return True
+        except StoreError:
+            self._account.require(container)
+            return False
+        return len(names) <= _KNOWN_MAX
+
     def _settle_one(self, blob: Blob, taken: set[str], asked: dict[str, bool]) -> Plan:
-        if not self._is_taken(blob.blob_path, taken, asked):
+        is_there = self._is_there(blob.blob_path, asked)
+        if not is_there and blob.blob_path not in taken:
             return Plan(blob.blob_path, DispositionStatus.CREATED)
         if blob.disposition is ImportDisposition.NO_OVERWRITE:
-            return Plan(blob.blob_path, DispositionStatus.SKIPPED)
+            return Plan(blob.blob_path, DispositionStatus.SKIPPED, is_sure=is_there)
         if blob.disposition is ImportDisposition.OVERWRITE:
             return Plan(blob.blob_path, DispositionStatus.OVERWRITTEN)
         for path in islice(_other_names(blob.blob_path), _RENAMES_MAX):
-            self._between()
-            if not self._is_taken(path, taken, asked):
+            if path not in taken and not self._is_there(path, asked):
                 return Plan(path, DispositionStatus.RENAMED)
         # Copying it then fails, since the name is taken, and is told as RenameFailed.
         return Plan(blob.blob_path, DispositionStatus.RENAMED)
 
-    def _is_taken(self, path: str, taken: set[str], asked: dict[str, bool]) -> bool:
-        if path in taken:
-            return True
+    def _is_there(self, path: str, asked: dict[str, bool]) -> bool:
         container, name = split_blob_path(path)
         names = self._names(container)
         if names is not None:
-            if name in names:
-                return True
-            if len(names) < _KNOWN_MAX:
-                names.add(name)
-            else:
-                self._known[container] = None
-            return False
-        return asked[path] if path in asked else self._exists(path)
+            return name in names
+        return asked[path] if path in asked else self.exists(path)
 
     def _exists(self, path: str) -> bool:
         container, name = split_blob_path(path)
         try:
-            return self._open(container).exists(name)
+            return self._account.container(container).exists(name)
+        except NameRefusedError:
+            return False
         except StoreError:
-            self._require_store(container)
+            self._account.require(container)
             # The store answers, so it is this name that it cannot hold; copying tells so.
             return False
+
+    def wrote(self, path: str) -> None:
+        """Take down that a blob of this path is in the store now."""
+        container, name = split_blob_path(path)
+        names = self._known.get(container)
+        if names is not None:
+            if len(names) < _KNOWN_MAX:
+                names.add(name)
+            else:
+                self._known[container] = None
 
 
 def _other_names(path: str) -> Iterator[str]:

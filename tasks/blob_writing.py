@@ -6,18 +6,17 @@ lets it go on, or ends it.
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import NoReturn
 
 from models.blob_facts import BlobFacts
 from models.copy_logs import AttachedStatus, BlobStatus, BlockStatus
 from models.manifests import BLOCK_BYTES_MAX, Blob
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles, Piece, bad_pieces, read_part
 from tasks.blob_names import Plan
+from tasks.containers import Account
 from tasks.stores import BlobMissingError, Container, NotHeldError, Part, Upload
 from tasks.way import CopyStoppedError, Way
 
@@ -30,23 +29,36 @@ class Order:
         number: its place in the manifest, from 0.
         blob: as the manifest has it.
         plan: what was settled.
-        container: where it goes.
+        account: the storage account.
+        container_name: where it goes.
         name: in the container.
         aside: under which name it may be laid aside.
         inherited: whether a run before may have written it already.
         attempts: how often it was begun.
         bytes_sent: of a blob of several parts, so far.
+        e_tag: of the blob that was written; empty before.
     """
 
     number: int
     blob: Blob
     plan: Plan
-    container: Container
+    account: Account
+    container_name: str
     name: str
     aside: str
     inherited: bool
     attempts: int = 0
     bytes_sent: int = 0
+    e_tag: str = ""
+
+    @property
+    def container(self) -> Container:
+        """Where it goes.
+
+        Raises:
+            NameRefusedError: the store can have no such container.
+        """
+        return self.account.container(self.container_name)
 
     @property
     def pieces(self) -> Sequence[Piece]:
@@ -120,12 +132,17 @@ class BlobWriting:
             self.way.require_open()
 
             def put(facts: BlobFacts) -> None:
-                order.container.put(order.name, data, facts, order.aside, overwrite=order.plan.overwrites)
+                overwrite = order.plan.overwrites
+                order.e_tag = order.container.put(order.name, data, facts, order.aside, overwrite=overwrite)
 
             attached = _keep(_compared(attached, md5), md5, put)
-            if self.reads_back and order.container.read(order.name, 0, blob.length + 1) != data:
-                self._take_away(order, range(len(blob.blocks)))
+            if self.reads_back:
+                self._require_as_sent(order, lambda: self._is_other(order, data))
         return attached
+
+    def _is_other(self, order: Order, data: bytes) -> list[int]:
+        found = order.container.read(order.name, 0, len(data) + 1, e_tag=order.e_tag)
+        return [] if found == data else list(range(len(order.pieces))) or [0]
 
     # -- part by part ----------------------------------------------------------------------------------
 
@@ -144,11 +161,15 @@ class BlobWriting:
         self.way.require_open()
         # Of a page blob nobody has read the pages that are zero; what its properties say is believed.
         md5 = attached.facts.content_md5 if whole is None else whole.digest()
-        attached = _keep(
-            _compared(attached, md5), md5, lambda facts: upload.commit(facts, overwrite=plan.overwrites)
-        )
+
+        def commit(facts: BlobFacts) -> None:
+            order.e_tag = upload.commit(facts, overwrite=plan.overwrites)
+
+        attached = _keep(_compared(attached, md5), md5, commit)
         if self.reads_back:
-            self._require_as_sent(order, listed, was_read_back=was_read_back)
+            # What was compared before it had its name needs but its length looked at.
+            rest = [] if was_read_back else listed
+            self._require_as_sent(order, lambda: self._differing(order, rest))
         return attached
 
     def _begin(self, order: Order, parts: Sequence[Part], attached: Attached) -> tuple[Attached, Upload]:
@@ -219,15 +240,26 @@ class BlobWriting:
 
     # -- read back -------------------------------------------------------------------------------------
 
-    def _require_as_sent(self, order: Order, listed: Sequence["_Cut"], *, was_read_back: bool) -> None:
-        """Compare a blob that has its name with the manifest; its length alone where the rest was compared."""
+    def _require_as_sent(self, order: Order, compare: Callable[[], list[int]]) -> None:
+        """Compare a blob that has its name with what was sent.
+
+        Raises:
+            BlobFailedError: it differs, or somebody wrote over it since.
+        """
         try:
-            if bad := self._differing(order, [] if was_read_back else listed):
-                self._take_away(order, bad)
+            bad = compare()
+        except BlobMissingError:
+            # Whatever has the name now is not what this copy wrote, and nobody's but its writer's.
+            order.e_tag = ""
+            raise BlobFailedError(BlobStatus.BLOB_REQUEST_FAILED) from None
         except CopyStoppedError:
             # A blob that is whole when a cancel is heard stays; after any other end the next run compares it.
             if not self.way.is_cancelled:
                 raise
+            return
+        if bad:
+            told = dict.fromkeys(bad, BlockStatus.BLOB_REQUEST_FAILED)
+            raise BlobFailedError(BlobStatus.BLOB_REQUEST_FAILED, told)
 
     def _differing(self, order: Order, listed: Sequence["_Cut"]) -> list[int]:
         """Compare what the store holds with the manifest; tells the places of pieces that differ.
@@ -235,33 +267,28 @@ class BlobWriting:
         Raises:
             BlobMissingError: it holds no such blob.
         """
-        if order.container.stat(order.name).length != order.blob.length:
+        found = order.container.stat(order.name)
+        if order.e_tag and found.e_tag != order.e_tag:
+            raise BlobMissingError("the store has another blob of that name by now")
+        if found.length != order.blob.length:
             return list(range(len(order.pieces))) or [0]
         reading: list[Future[list[int]]] = []
         try:
             for cut in listed:
                 # Memory is taken here and not in the pool: what waits there for memory could keep out what has it.
                 taken = self.way.take(cut.part.length)
-                reading.append(self.pool.submit(self._read_back, order, cut, taken))
+                reading.append(self.pool.submit(self._read_back, order, cut, found.e_tag, taken))
         finally:
             wait(reading)
         return list(chain.from_iterable(future.result() for future in reading))
 
-    def _read_back(self, order: Order, cut: "_Cut", taken: int) -> list[int]:
+    def _read_back(self, order: Order, cut: "_Cut", e_tag: str, taken: int) -> list[int]:
         try:
             self.way.require_open()
-            data = order.container.read(order.name, cut.part.offset, cut.part.length)
+            data = order.container.read(order.name, cut.part.offset, cut.part.length, e_tag=e_tag)
             return bad_pieces(data, cut.part, cut.pieces, cut.first)
         finally:
             self.way.give_back(taken)
-
-    def _take_away(self, order: Order, places: Iterable[int]) -> NoReturn:
-        """Remove a blob that is not what was sent, and tell so."""
-        with suppress(BlobMissingError):
-            order.container.delete(order.name, e_tag=order.container.stat(order.name).e_tag)
-        raise BlobFailedError(
-            BlobStatus.BLOB_REQUEST_FAILED, dict.fromkeys(places, BlockStatus.BLOB_REQUEST_FAILED)
-        )
 
 
 @dataclass(frozen=True, slots=True)

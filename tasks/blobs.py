@@ -7,8 +7,9 @@ own: `tasks.drives` runs it. Source: the specification, sections 7 and 9.
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from itertools import islice, takewhile
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
@@ -24,19 +25,21 @@ from models.database import reading, writing
 from models.drives import Drive
 from models.errors import StoreError
 from models.manifest_reader import iterate_blobs
-from models.manifests import BLOCK_BYTES_MAX, Blob, split_blob_path
+from models.manifests import Blob, split_blob_path
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles
 from tasks.blob_names import Names, Plan
+from tasks.blob_reports import refused_as, report_of
 from tasks.blob_writing import BlobWriting, Order
-from tasks.containers import open_container
+from tasks.containers import Account
 from tasks.pulse import CopyCancelledError, Pulse
-from tasks.stores import STAGING, BlobExistsError, Container, ForbiddenError, NameRefusedError, NotHeldError
+from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError
 from tasks.way import Way
 
 _RECORD_SECONDS: Final = 1.0
 _LARGE_AT_ONCE_MAX: Final = 2
 """Files of several parts that are read at once: a disk reads two in turn about as fast as one, and not ten."""
 _SETTLE_TRIES: Final = 2
+_WINDOW_BATCHES: Final = 8
 
 _CHUNK_BLOBS: Final = 16
 
@@ -52,6 +55,7 @@ class BlobCopier:
         folder: where the drive is mounted.
         store_address: the storage account's store, with `{container}` open.
         pulse: of the copy, which holds its lease and knows its limits.
+        log_container: where the job's logs go; a store that takes those is not away.
         tell: told how many bytes are in the store, at every record.
     """
 
@@ -62,22 +66,24 @@ class BlobCopier:
         folder: Path,
         store_address: str,
         pulse: Pulse,
+        log_container: str,
         tell: Callable[[int], None],
     ) -> None:
         self._job_id = job_id
         self._number = number
-        self._store_address = store_address
         self._pulse = pulse
         self._limits = pulse.limits
         self._tell = tell
         self._under_way_max = max(2 * pulse.limits.requests_at_once, 2 * _CHUNK_BLOBS)
         self._files = DriveFiles(folder)
-        self._containers: dict[str, Container] = {}
-        self._names = Names(self._container, self._require_store, self._between)
+        aside = f"{job_id}/{number}/probe-{pulse.token}"
+        self._account = Account(store_address, log_container, aside)
         self._way = Way(self._limits.memory_bytes, pulse.is_fresh)
         self._news: SimpleQueue[Event | _Ended] = SimpleQueue()
         self._chunk: list[Order] = []
         self._under_way: dict[int, Order] = {}
+        self._paths_under_way: set[str] = set()
+        self._again: list[Order] = []
         self._reports: list[BlobReport] = []
         self._last_record = time.monotonic()
         with reading() as session:
@@ -103,7 +109,10 @@ class BlobCopier:
             ThreadPoolExecutor(at_once, "drivepost-parts") as parts,
             ThreadPoolExecutor(at_once, "drivepost-blobs") as blobs,
             ThreadPoolExecutor(1, "drivepost-chunks") as chunks,
+            # Apart from the others, which may wait for this thread while it waits for an answer.
+            ThreadPoolExecutor(at_once, "drivepost-names") as names,
         ):
+            self._names = Names(self._account, self._wait_for, names)
             self._writing = BlobWriting(self._files, self._way, parts, self._limits.reads_back, self._begun)
             self._pool, self._chunks = blobs, chunks
             try:
@@ -123,8 +132,11 @@ class BlobCopier:
         inherited = list(islice(numbered, len(self._plans)))
         self._begin(inherited, list(self._plans), inherited=True)
         while batch := list(islice(numbered, self._limits.batch_blobs)):
+            while len(self._plans) > _WINDOW_BATCHES * self._limits.batch_blobs:
+                # One blob that takes its time keeps the record of all behind it.
+                self._hear()
             reserved = {plan.path for plan in self._plans}
-            plans = self._names.settle([blob for _, blob in batch], reserved, self._pool)
+            plans = self._names.settle([blob for _, blob in batch], reserved)
             self._plans += plans
             for plan in plans:
                 container = split_blob_path(plan.path)[0]
@@ -132,35 +144,48 @@ class BlobCopier:
                     self._staging_containers.append(container)
             self._record()
             self._begin(batch, plans, inherited=False)
-        while self._under_way:
+        while self._under_way or self._again:
             self._hear()
 
     def _begin(self, batch: Sequence[tuple[int, Blob]], plans: Sequence[Plan], *, inherited: bool) -> None:
         for (number, blob), plan in zip(batch, plans, strict=True):
             self._between()
             if not plan.over:
+                while plan.path in self._paths_under_way or self._is_enough_under_way:
+                    # Of two blobs of one path the first is over before the second begins.
+                    self._hear()
                 self._start(self._order(number, blob, plan, inherited=inherited))
-            while self._is_enough_under_way:
-                self._hear()
 
     def _order(self, number: int, blob: Blob, plan: Plan, *, inherited: bool) -> Order:
         container, name = split_blob_path(plan.path)
         aside = f"{self._job_id}/{self._number}/{number}-{self._pulse.token}"
-        return Order(number, blob, plan, self._container(container), name, aside, inherited)
+        return Order(number, blob, plan, self._account, container, name, aside, inherited)
 
     # -- what is under way -----------------------------------------------------------------------------
 
     def _start(self, order: Order) -> None:
         """Let a thread copy a blob; one that needs none is over at once."""
-        if order.plan.status is DispositionStatus.SKIPPED:
+        plan = order.plan
+        if plan.status is DispositionStatus.SKIPPED and (plan.is_sure or self._names.exists(plan.path)):
             self._end(order, Attached.cancelled(order.blob), BlobStatus.COMPLETED)
-            return
-        if order.name.partition("/")[0] == STAGING:
+        elif plan.status is DispositionStatus.SKIPPED:
+            # What it was to yield to, another blob of this manifest, did not arrive.
+            self._settle_anew(order)
+        elif order.name.partition("/")[0] == STAGING:
             self._fail(order, BlobFailedError(BlobStatus.FILE_NAME_INVALID))
+        else:
+            self._submit(order)
+
+    def _submit(self, order: Order) -> None:
+        try:
+            is_chunked = order.is_small and order.container.is_local
+        except NameRefusedError as error:
+            self._fail(order, BlobFailedError(refused_as(error)))
             return
         order.attempts += 1
         self._under_way[order.number] = order
-        if order.is_small and order.container.is_local:
+        self._paths_under_way.add(order.plan.path)
+        if is_chunked:
             # Where a request costs less than a change of threads, one thread takes them all, many at a time.
             self._chunk.append(order)
             if len(self._chunk) == _CHUNK_BLOBS:
@@ -201,7 +226,15 @@ class BlobCopier:
 
     def _hear(self) -> None:
         """Wait for news of a thread, for as long as nothing else is due."""
+        waiting, self._again = self._again, []
+        for order in waiting:
+            if order.plan.path in self._paths_under_way:
+                self._again.append(order)
+            else:
+                self._start(order)
         self._submit_chunk()
+        if not self._under_way:
+            return
         try:
             news = self._news.get(timeout=self._limits.poll_seconds)
         except Empty:
@@ -225,29 +258,44 @@ class BlobCopier:
             self._fail(order, result)
         elif isinstance(result, StoreError):
             if not isinstance(result, NameRefusedError | NotHeldError):
-                self._require_store(order.container.name, order.blob.length)
-            self._fail(order, BlobFailedError(_refused_as(result)))
+                self._account.require(order.container_name, order.blob.length)
+            self._fail(order, BlobFailedError(refused_as(result)))
         else:
             raise result
 
     def _settle_anew(self, order: Order) -> None:
-        """Somebody took the name after it was settled: settle anew, write it down, and begin again."""
+        """The store has the name, or has it no more, since it was settled: settle anew, and begin again."""
+        self._forget(order)
         self._drop(order)
         if order.attempts >= _SETTLE_TRIES:
             self._fail(order, BlobFailedError(BlobStatus.RENAME_FAILED))
             return
-        others = {plan.path for plan in self._plans if plan is not order.plan}
-        plan = self._names.settle_anew(order.blob, others)
-        order.plan.path, order.plan.status = plan.path, plan.status
+        others = [plan for plan in self._plans if not plan.over and plan.status is not DispositionStatus.SKIPPED]
+        reserved = {plan.path for plan in others if plan is not order.plan}
+        if all(
+            plan.path != order.blob.blob_path for plan in takewhile(lambda each: each is not order.plan, others)
+        ):
+            # What comes later in the manifest has to ask again itself.
+            reserved.discard(order.blob.blob_path)
+        plan = self._names.settle_anew(order.blob, reserved)
+        order.plan.path, order.plan.status, order.plan.is_sure = plan.path, plan.status, plan.is_sure
         self._record()
         again = self._order(order.number, order.blob, order.plan, inherited=False)
         again.attempts = order.attempts
-        self._start(again)
+        self._again.append(again)
 
     def _drop(self, order: Order) -> None:
+        """Remove what this copy wrote of a blob that does not count."""
         if order.plan.upload:
             order.container.drop(order.name, order.plan.upload)
             order.plan.upload = ""
+        if order.e_tag:
+            order.container.delete(order.name, e_tag=order.e_tag)
+            order.e_tag = ""
+
+    def _forget(self, order: Order) -> None:
+        if self._under_way.pop(order.number, None) is not None:
+            self._paths_under_way.discard(order.plan.path)
 
     def _end_threads(self, *, cancelled: bool) -> None:
         """Stop all threads, and take in what they finished; what no later run goes on with is told."""
@@ -260,7 +308,8 @@ class BlobCopier:
                 if isinstance(result, Attached):
                     self._end(order, result, BlobStatus.COMPLETED)
                 elif isinstance(result, BlobFailedError):
-                    self._end(order, None, result.status, result.bad)
+                    with suppress(StoreError):
+                        self._fail(order, result)
         for order in self._under_way.values() if cancelled else ():
             if order.bytes_sent:
                 self._report(order, None, BlobStatus.FAILED, {})
@@ -299,19 +348,11 @@ class BlobCopier:
         if time.monotonic() - self._last_record >= _RECORD_SECONDS:
             self._record()
 
-    def _container(self, name: str) -> Container:
-        if name not in self._containers:
-            self._containers[name] = open_container(self._store_address, name)
-        return self._containers[name]
-
-    def _require_store(self, container: str, length: int = 0) -> None:
-        """Tell a store that does not answer, or is full, from one that refuses a single blob of this length.
-
-        Raises:
-            StoreError: it does not take as much under another name either.
-        """
-        aside = f"{self._job_id}/{self._number}/probe-{self._pulse.token}"
-        self._container(container).probe(aside, min(length, BLOCK_BYTES_MAX))
+    def _wait_for(self, answer: "Future[bool]") -> bool:
+        while not answer.done():
+            wait([answer], self._limits.poll_seconds)
+            self._between()
+        return answer.result()
 
     # -- what is told ----------------------------------------------------------------------------------
 
@@ -327,9 +368,10 @@ class BlobCopier:
         bad: dict[int, BlockStatus] | None = None,
     ) -> None:
         """Let a blob be over: `attached` is None where it is not in the store."""
-        self._under_way.pop(order.number, None)
+        self._forget(order)
         if attached is not None and order.plan.status is not DispositionStatus.SKIPPED:
             self._bytes += order.blob.bytes_listed
+            self._names.wrote(order.plan.path)
             if not attached.went_well:
                 status = BlobStatus.COMPLETED_WITH_ERRORS
         self._report(order, attached, status, bad or {})
@@ -341,41 +383,6 @@ class BlobCopier:
     def _report(
         self, order: Order, attached: Attached | None, status: BlobStatus, bad: dict[int, BlockStatus]
     ) -> None:
-        if attached is not None and attached.went_well and order.plan.status is DispositionStatus.CREATED:
-            return
-        blob = order.blob
-        told = attached or Attached.cancelled(blob)
-        report = BlobReport(
-            job_id=self._job_id,
-            drive_number=self._number,
-            blob_number=order.number,
-            blob_path=blob.blob_path if attached is None else order.plan.path,
-            file_path=blob.file_path,
-            length=blob.length,
-            disposition=blob.disposition,
-            status=status,
-            disposition_status=DispositionStatus.CANCELLED if attached is None else order.plan.status,
-            blocks=[
-                {
-                    "offset": piece.offset,
-                    "length": piece.length,
-                    "hash": piece.hash,
-                    "id": getattr(piece, "id", None),
-                    "status": bad.get(at, BlockStatus.UNCOMMITTED),
-                }
-                for at, piece in enumerate(order.pieces if bad else ())
-            ],
-            metadata_status=told.metadata,
-            properties_status=told.properties,
-            is_page_blob=blob.is_page_blob,
-        )
-        self._reports.append(report)
-
-
-def _refused_as(error: StoreError) -> BlobStatus:
-    """Tell in the copy log's words why the store refused one blob."""
-    if isinstance(error, NotHeldError):
-        return BlobStatus.FAILED
-    return (
-        BlobStatus.BLOB_REQUEST_FORBIDDEN if isinstance(error, ForbiddenError) else BlobStatus.BLOB_REQUEST_FAILED
-    )
+        report = report_of(self._job_id, self._number, order, attached, status, bad)
+        if report is not None:
+            self._reports.append(report)

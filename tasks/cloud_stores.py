@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import obstore
 from azure.core.exceptions import AzureError, ResourceExistsError
@@ -55,6 +55,8 @@ _BEYOND_END: Final = re.compile(r'StartTooLarge|ParseContentRange.*"bytes [^"/]*
 
 _RESERVED: Final = frozenset({*(name.lower() for name in _HEADERS.values()), "content-disposition"})
 _NAME_MAX: Final = 1024
+
+_T = TypeVar("_T")
 
 
 def client_config(endpoint: str) -> "ClientConfig":
@@ -148,8 +150,8 @@ class CloudContainer(Container):
         """List with the whole names that the store has."""
 
     @abstractmethod
-    def _put_by_sdk(self, key: str, data: bytes, facts: BlobFacts, *, overwrite: bool) -> None:
-        """Write a blob in one request."""
+    def _put_by_sdk(self, key: str, data: bytes, facts: BlobFacts, *, overwrite: bool) -> str:
+        """Write a blob in one request; tells its ETag."""
 
     @abstractmethod
     def _read_by_sdk(self, key: str, offset: int, length: int, e_tag: str) -> bytes:
@@ -200,19 +202,19 @@ class CloudContainer(Container):
         except BlobExistsError:
             raise BlobMissingError("the store has another blob of that name by now") from None
 
-    def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> None:
+    def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> str:
         key = self._key(path)
         facts = self.held(facts)
         attributes = self._attributes(facts)
 
-        def put() -> None:
-            if _is_plain(key) and attributes is not None:
-                mode: Any = "overwrite" if overwrite else "create"
-                obstore.put(self._store, key, data, attributes=attributes, mode=mode, use_multipart=False)
-            else:
-                self._put_by_sdk(key, data, facts, overwrite=overwrite)
+        def put() -> str:
+            if not _is_plain(key) or attributes is None:
+                return self._put_by_sdk(key, data, facts, overwrite=overwrite)
+            mode: Any = "overwrite" if overwrite else "create"
+            put = obstore.put(self._store, key, data, attributes=attributes, mode=mode, use_multipart=False)
+            return put["e_tag"] or ""
 
-        self.write_making_container(put)
+        return self.write_making_container(put)
 
     def delete(self, path: str, *, e_tag: str = "") -> None:
         with suppress(BlobMissingError, BlobExistsError), told_without_names():
@@ -230,15 +232,15 @@ class CloudContainer(Container):
         self.put(laid, bytes(length), BlobFacts(), aside, overwrite=True)
         self.delete(laid)
 
-    def write_making_container(self, act: Callable[[], object]) -> None:
+    def write_making_container(self, act: Callable[[], _T]) -> _T:
         """Write something; where the container is missing, make it first."""
         try:
             with told_without_names():
-                act()
+                return act()
         except BlobMissingError:
             with told_without_names():
                 self._make_container()
-                act()
+                return act()
 
     def _key(self, path: str) -> str:
         """Make a blob's whole name, which arrives in the store as it is."""

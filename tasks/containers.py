@@ -11,6 +11,8 @@ from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from models.errors import StoreError
+from models.manifests import BLOCK_BYTES_MAX
 from models.settings import Settings
 from tasks import folder_store
 from tasks.stores import Container
@@ -40,6 +42,47 @@ def open_container(address: str, name: str) -> Container:
     from tasks import azure_store  # noqa: PLC0415  as above
 
     return azure_store.AzureContainer(url, name, _options(address, azure_store.ENVIRONMENT))
+
+
+class Account:
+    """The containers of one storage account, each opened once.
+
+    Args:
+        address: the storage account's store address, with `{container}` still open.
+        log_container: where the job's logs go.
+        aside: under which name it may be tried whether the store takes anything, below `.drivepost`.
+    """
+
+    def __init__(self, address: str, log_container: str, aside: str) -> None:
+        self._address = address
+        self._log_container = log_container
+        self._aside = aside
+        self._opened: dict[str, Container] = {}
+
+    def container(self, name: str) -> Container:
+        """Open a container.
+
+        Raises:
+            StoreError: as `open_container`.
+        """
+        if name not in self._opened:
+            self._opened[name] = open_container(self._address, name)
+        return self._opened[name]
+
+    def require(self, container: str, length: int = 0) -> None:
+        """Tell a store that does not answer, or is full, from one that refuses a single blob or container.
+
+        Raises:
+            StoreError: it does not take a block, or `length` bytes, under another name either, nor in the
+                container of the logs.
+        """
+        bytes_tried = min(length, BLOCK_BYTES_MAX)
+        try:
+            self.container(container).probe(self._aside, bytes_tried)
+        except StoreError:
+            if container == self._log_container:
+                raise
+            self.container(self._log_container).probe(self._aside, bytes_tried)
 
 
 def containers_of(address: str) -> Iterator[str]:

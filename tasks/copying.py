@@ -1,18 +1,18 @@
 """The copy of one drive from its manifest to its logs; `tasks.blobs` copies the blobs in between."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 from uuid import UUID
 
 from sqlmodel import Session
 
 from models.blob_facts import BlobFacts
-from models.copies import BlobReport, DriveCopy, reports_of
+from models.copies import BlobReport, DriveCopy, drive_status_of, reports_of
 from models.copy_logs import (
     BlobStatus,
     BlockStatus,
@@ -39,9 +39,10 @@ from tasks.containers import open_container
 from tasks.mounts import drives_in
 from tasks.progress import Progress
 from tasks.pulse import CopyCancelledError, Pulse, open_pulsing
-from tasks.stores import BlobWriter
+from tasks.stores import BlobWriter, NameRefusedError
 
 _PIECE_BYTES: Final = 2**20
+_REPORTS: Final = 256
 _XML: Final = "application/xml"
 
 
@@ -89,7 +90,13 @@ class DriveCopying:
                 def tell(bytes_done: int) -> None:
                     progress.tell(bytes_done, bytes_total, self.number)
 
-                BlobCopier(self.job_id, self.number, folder, self.store_address, self.pulse, tell).copy(stream)
+                with reading() as session:
+                    unchanged = _Unchanged(
+                        stream, session.get_one(Drive, (self.job_id, self.number)).manifest_hash
+                    )
+                BlobCopier(
+                    self.job_id, self.number, folder, self.store_address, self.pulse, self._log_place[0], tell
+                ).copy(cast("BinaryIO", unchanged))
                 self._log_verbosely(stream)
             self.finish()
         except CopyCancelledError:
@@ -123,13 +130,11 @@ class DriveCopying:
         with reading() as session:
             drive = session.get_one(Drive, (self.job_id, self.number))
         try:
-            # The description says MD5; its own examples show 64 digits, which are SHA-256.
-            kind = "md5" if len(drive.manifest_hash) == 32 else "sha256"
-            digest = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+            digest = hashlib.file_digest(stream, lambda: _hash_like(drive.manifest_hash)).hexdigest()
         except OSError:
             raise ManifestError("ManifestAccessDenied", "the drive's manifest cannot be read") from None
         if digest.upper() != drive.manifest_hash.upper():
-            raise ManifestError("ManifestCorrupted", "the drive's manifest is not the one that its job names")
+            raise _not_as_named()
         stream.seek(0)
         summary = check_manifest(stream)
         if serial(summary.drive_id) != serial(drive.drive_id):
@@ -173,14 +178,13 @@ class DriveCopying:
         with reading() as session:
             drive = session.get_one(Drive, (self.job_id, self.number))
             begun = session.get_one(DriveCopy, (self.job_id, self.number))
-            reports = reports_of(session, self.job_id, self.number)
+            told = status or drive_status_of(session, self.job_id, self.number)
         if drive.state is not DriveState.TRANSFERRING:
             return
-        told = status or status_of(reports)
         uri = None
         if not without_store:
             self._discard(begun)
-            logged = error_entries(report.logged() for report in reports)
+            logged = error_entries(report.logged() for report in self._reports())
             uri = self._put_log("error", lambda file: write_copy_log(file, drive.drive_id, logged, told))
         target = DriveState.COMPLETED if told is DriveStatus.COMPLETED else DriveState.COMPLETED_MORE_INFO
         with self._guarded() as (session, drive):
@@ -199,7 +203,19 @@ class DriveCopying:
                 container, name = split_blob_path(plan.path)
                 open_container(self.store_address, container).drop(name, plan.upload)
         for name in begun.staging_containers:
-            open_container(self.store_address, name).discard(f"{self.job_id}/{self.number}")
+            with suppress(NameRefusedError):  # of one that can be no container nothing lies anywhere
+                open_container(self.store_address, name).discard(f"{self.job_id}/{self.number}")
+
+    def _reports(self) -> Iterator[BlobReport]:
+        """Read what is to be said of the drive's blobs, in their order, holding a few at a time."""
+        last = -1
+        while True:
+            with reading() as session:
+                reports = reports_of(session, self.job_id, self.number, after=last, rows_max=_REPORTS)
+            yield from reports
+            if len(reports) < _REPORTS:
+                return
+            last = reports[-1].blob_number
 
     # -- what the customer can read afterwards ---------------------------------------------------------
 
@@ -215,20 +231,34 @@ class DriveCopying:
             job = session.get_one(Job, self.job_id)
             drive = session.get_one(Drive, (self.job_id, self.number))
             begun = session.get_one(DriveCopy, (self.job_id, self.number))
-        container_name, _, folder = job.diagnostics_path.strip("/").partition("/")
+        container_name, folder = self._log_place
         path = copy_log_name(job.name, drive.drive_id, begun.started_at, kind)
         path = f"{folder}/{path}" if folder else path
-        container = open_container(self.store_address, container_name)
+        aside = f"{self.job_id}/{self.number}/{kind}"
+        try:
+            container = open_container(self.store_address, container_name)
+        except NameRefusedError:
+            return None
         # Not by way of a temporary file: that would hold the drive's serial number on our disk.
-        blob = BlobWriter(container, path, f"{self.job_id}/{self.number}/{kind}", BlobFacts(content_type=_XML))
+        blob = BlobWriter(container, path, aside, BlobFacts(content_type=_XML))
         try:
             write(blob)
             blob.finish()
         except StoreError:
             blob.abandon()
-            container.probe(f"{self.job_id}/{self.number}/probe", 0)
+            container.probe(aside, 0)
             return None
+        finally:
+            container.discard(aside)
         return container.uri(path)
+
+    @property
+    def _log_place(self) -> tuple[str, str]:
+        """Container and folder of the job's logs."""
+        with reading() as session:
+            path = session.get_one(Job, self.job_id).diagnostics_path
+        container, _, folder = path.strip("/").partition("/")
+        return container, folder
 
     def _back_up(self, manifest: BinaryIO) -> None:
         with reading() as session:
@@ -249,16 +279,40 @@ class DriveCopying:
         with reading() as session:
             job = session.get_one(Job, self.job_id)
             drive = session.get_one(Drive, (self.job_id, self.number))
-            reports = reports_of(session, self.job_id, self.number)
+            told = drive_status_of(session, self.job_id, self.number)
         if job.log_level is not LogLevel.VERBOSE:
             return
         manifest.seek(0)
-        blobs = _every_blob(manifest, {report.blob_number: report for report in reports})
-        told = status_of(reports)
+        blobs = _every_blob(manifest, self._reports())
         uri = self._put_log("verbose", lambda file: write_copy_log(file, drive.drive_id, blobs, told))
         with self._guarded() as (session, drive):
             drive.verbose_log_uri = uri
             session.add(drive)
+
+
+class _Unchanged:
+    """A manifest that is read again: it ends only if it still is the one that its job names."""
+
+    def __init__(self, stream: BinaryIO, manifest_hash: str) -> None:
+        self._stream = stream
+        self._hash = _hash_like(manifest_hash)
+        self._named = manifest_hash.upper()
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self._hash.update(data)
+        if not data and self._hash.hexdigest().upper() != self._named:
+            raise _not_as_named()
+        return data
+
+
+def _hash_like(manifest_hash: str) -> "hashlib._Hash":
+    # The description says MD5; its own examples show 64 digits, which are SHA-256.
+    return hashlib.new("md5" if len(manifest_hash) == 32 else "sha256", usedforsecurity=False)
+
+
+def _not_as_named() -> ManifestError:
+    return ManifestError("ManifestCorrupted", "the drive's manifest is not the one that its job names")
 
 
 def _opened(manifest: Path, pulse: Pulse) -> BufferedReader:
@@ -268,17 +322,13 @@ def _opened(manifest: Path, pulse: Pulse) -> BufferedReader:
         raise ManifestError("ManifestAccessDenied", "the drive's manifest cannot be read") from None
 
 
-def status_of(reports: Sequence[BlobReport]) -> DriveStatus:
-    """Tell how the copy of a drive ended, by what is to be said of its blobs."""
-    if any(report.is_error for report in reports):
-        return DriveStatus.COMPLETED_WITH_ERRORS
-    return DriveStatus.COMPLETED_WITH_WARNINGS if reports else DriveStatus.COMPLETED
-
-
-def _every_blob(manifest: BinaryIO, reports: Mapping[int, BlobReport]) -> Iterator[LoggedBlob]:
+def _every_blob(manifest: BinaryIO, reports: Iterator[BlobReport]) -> Iterator[LoggedBlob]:
     """Tell of every blob of a manifest: what was reported of it, or that it went well."""
+    following = next(reports, None)
     for number, blob in enumerate(iterate_blobs(manifest)):
-        report = reports.get(number)
+        report = following if following is not None and following.blob_number == number else None
+        if report is not None:
+            following = next(reports, None)
         told = {block["offset"]: BlockStatus(block["status"]) for block in report.blocks} if report else {}
         untold = BlockStatus.UNCOMMITTED if report and report.is_error else BlockStatus.COMPLETED
         yield LoggedBlob(

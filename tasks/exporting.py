@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from models.blob_facts import BlobFacts
 from models.blob_lists import BlobSelection, incomplete_list_name, select_blobs, write_blob_list
-from models.copies import BlobReport, DriveCopy, reports_of
+from models.copies import BlobReport, DriveCopy, drive_status_of
 from models.copy_logs import BlobStatus, DriveStatus, write_copy_log
 from models.database import reading, writing
 from models.drives import WITHOUT_ERRORS, Drive, drives_of, serial
@@ -24,7 +24,7 @@ from models.lifecycle import DRIVE_TO_COPY
 from models.manifests import ManifestWriter
 from tasks.acts import act
 from tasks.containers import open_container
-from tasks.copying import DriveCopying, status_of
+from tasks.copying import DriveCopying
 from tasks.export_filling import DriveFilling, Filled, Room, plan_drive
 from tasks.export_journal import MANIFEST, WORKING, Entry, ExportJournal, discard_working_folder, told_of
 from tasks.export_listing import Listing, read_selection
@@ -171,7 +171,7 @@ class DriveExporting(DriveCopying):
         with reading() as session:
             job = session.get_one(Job, self.job_id)
             drive = session.get_one(Drive, (self.job_id, self.number))
-            status = status_of(reports_of(session, self.job_id, self.number))
+            status = drive_status_of(session, self.job_id, self.number)
         if job.log_level is not LogLevel.VERBOSE:
             return
         blobs = (entry.logged() for entry in journal.entries())

@@ -131,17 +131,19 @@ class FolderContainer(Container):
                 raise FileNotFoundError
             return _read_whole(file, length, offset)
 
-    def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> None:
+    def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> str:
         place, laid = self._place(path), self._aside(aside)
-        with _told_without_paths():
-            with _opened_making_folders(laid, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with _told_without_paths(), _opened_making_folders(laid, flags) as file:
+            try:
                 _write_whole(file, data, 0)
                 _write_facts(file, facts)
-            try:
                 _give_name(laid, place, overwrite=overwrite)
-            except BlobExistsError:
-                os.unlink(laid)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(laid)
                 raise
+            return _e_tag(os.fstat(file))
 
     def part_bytes(self, length: int) -> int:
         return 0
@@ -231,10 +233,11 @@ class _FolderUpload(Upload):
         with _told_without_paths():
             return _read_whole(self._file, part.length, part.offset)
 
-    def commit(self, facts: BlobFacts, *, overwrite: bool) -> None:
+    def commit(self, facts: BlobFacts, *, overwrite: bool) -> str:
         with _told_without_paths():
             _write_facts(self._file, facts)
             _give_name(self._laid, self._place, overwrite=overwrite)
+            return _e_tag(os.fstat(self._file))
 
 
 def list_containers(address: str) -> Iterator[str]:

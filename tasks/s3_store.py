@@ -198,13 +198,13 @@ class S3Container(CloudContainer):
             ),
         )
 
-    def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> None:
+    def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> str:
         if facts.content_md5 is not None:
             self.held(facts)
             known = {_MD5_METADATA: b64encode(facts.content_md5).decode()}
             others = {name: value for name, value in facts.metadata.items() if name.lower() != _MD5_METADATA}
             facts = replace(facts, metadata={**others, **known})
-        super().put(path, data, facts, aside, overwrite=overwrite)
+        return super().put(path, data, facts, aside, overwrite=overwrite)
 
     def part_bytes(self, length: int) -> int:
         return max(_PART_BYTES_MIN, -(-length // _PARTS_MAX))
@@ -252,10 +252,11 @@ class S3Container(CloudContainer):
             for found in page.get("Contents", ()):
                 yield ListedBlob(found["Key"], found["Size"])
 
-    def _put_by_sdk(self, key: str, data: bytes, facts: BlobFacts, *, overwrite: bool) -> None:
-        self._client.put_object(
+    def _put_by_sdk(self, key: str, data: bytes, facts: BlobFacts, *, overwrite: bool) -> str:
+        made = self._client.put_object(
             Bucket=self._bucket, Key=key, Body=data, **_properties(facts), **_unless_there(overwrite=overwrite)
         )
+        return str(made["ETag"])
 
     def _read_by_sdk(self, key: str, offset: int, length: int, e_tag: str) -> bytes:
         told = {"IfMatch": e_tag} if e_tag else {}
@@ -322,24 +323,27 @@ class _PartsUpload(Upload):
     def read(self, part: Part) -> bytes | None:
         return None
 
-    def commit(self, facts: BlobFacts, *, overwrite: bool) -> None:
+    def commit(self, facts: BlobFacts, *, overwrite: bool) -> str:
         if replace(facts, content_md5=None) != self._facts:
             raise NotHeldError("S3 takes properties and metadata only where it holds them from the first")
         parts = [{"PartNumber": number, "ETag": self._done[number]} for number in sorted(self._done)]
         try:
             with told_without_names():
-                self._complete({"Parts": parts}, _unless_there(overwrite=overwrite))
+                e_tag = self._complete({"Parts": parts}, _unless_there(overwrite=overwrite))
         except BlobMissingError:
             raise StoreError("the store lost parts that were not committed yet") from None
         if facts.content_md5 is not None:
             told = [{"Key": _MD5_TAG, "Value": b64encode(facts.content_md5).decode()}]
             with suppress(StoreError), told_without_names():
                 self._client.put_object_tagging(**self._place, Tagging={"TagSet": told})
+        return e_tag
 
-    def _complete(self, parts: Mapping[str, Any], condition: Mapping[str, str]) -> None:
-        for tries_left in reversed(range(_COMMIT_TRIES)):
+    def _complete(self, parts: Mapping[str, Any], condition: Mapping[str, str]) -> str:
+        tries_left = _COMMIT_TRIES
+        while True:
+            tries_left -= 1
             try:
-                self._client.complete_multipart_upload(
+                made = self._client.complete_multipart_upload(
                     **self._place, UploadId=self.handle, MultipartUpload=parts, **condition
                 )
             except ClientError as error:
@@ -347,7 +351,7 @@ class _PartsUpload(Upload):
                     raise
                 time.sleep(_COMMIT_PAUSE_SECONDS)
             else:
-                return
+                return str(made["ETag"])
 
 
 def _credential_provider(account: _Account, session: Any) -> Any:

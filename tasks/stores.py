@@ -101,8 +101,8 @@ class Upload(ABC):
         """Read a part back before the blob is whole; None where the store shows it only afterwards."""
 
     @abstractmethod
-    def commit(self, facts: BlobFacts, *, overwrite: bool) -> None:
-        """Make it a blob under its name, all at once.
+    def commit(self, facts: BlobFacts, *, overwrite: bool) -> str:
+        """Make it a blob under its name, all at once; tells its ETag.
 
         Raises:
             BlobExistsError: there is one of that name, and it is not to be overwritten.
@@ -159,8 +159,8 @@ class Container(ABC):
         """
 
     @abstractmethod
-    def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> None:
-        """Write a whole blob of at most 8 MiB; nobody ever sees a part of it.
+    def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> str:
+        """Write a whole blob of at most 8 MiB; nobody ever sees a part of it. Tells its ETag.
 
         Args:
             path: its name.

@@ -271,7 +271,7 @@ def test_a_report_becomes_the_entry_of_the_copy_log(any_database: str) -> None:
                 )
             )
     with reading() as session:
-        first, second = reports_of(session, job_id, 1)
+        first, second = reports_of(session, job_id, 1, after=-1, rows_max=10)
     assert (first.blob_number, first.is_error, second.is_error) == (1, True, False)
     logged = first.logged()
     assert logged.blocks == (LoggedBlock(0, 5, "A" * 32, BlockStatus.CORRUPTED),)

@@ -1,0 +1,80 @@
+"""What is to be said of a blob that did not simply go well."""
+
+from itertools import islice
+from typing import Any, Final
+from uuid import UUID
+
+from models.copies import BlobReport
+from models.copy_logs import BlobStatus, BlockStatus, DispositionStatus
+from models.errors import StoreError
+from tasks.blob_files import Attached
+from tasks.blob_writing import Order
+from tasks.stores import ForbiddenError, NotHeldError
+
+_PIECES_MAX: Final = 1000
+"""Pieces of one blob that are told one by one; a drive comes from strangers, and may have very many bad ones."""
+
+
+def report_of(
+    job_id: UUID,
+    number: int,
+    order: Order,
+    attached: Attached | None,
+    status: BlobStatus,
+    bad: dict[int, BlockStatus],
+) -> BlobReport | None:
+    """Make the report of a blob that is over; None where all went well.
+
+    Args:
+        job_id: the job.
+        number: the drive's number in it.
+        order: the blob.
+        attached: what was kept with it; None where the blob is not in the store.
+        status: of the blob.
+        bad: what became of its bad pieces, by their place.
+    """
+    blob, plan = order.blob, order.plan
+    if attached is not None and attached.went_well and plan.status is DispositionStatus.CREATED:
+        return None
+    told = attached or Attached.cancelled(blob)
+    return BlobReport(
+        job_id=job_id,
+        drive_number=number,
+        blob_number=order.number,
+        blob_path=blob.blob_path if attached is None else plan.path,
+        file_path=blob.file_path,
+        length=blob.length,
+        disposition=blob.disposition,
+        status=status,
+        disposition_status=DispositionStatus.CANCELLED if attached is None else plan.status,
+        blocks=_pieces_told(order, bad) if bad else [],
+        metadata_status=told.metadata,
+        properties_status=told.properties,
+        is_page_blob=blob.is_page_blob,
+    )
+
+
+def _pieces_told(order: Order, bad: dict[int, BlockStatus]) -> list[dict[str, Any]]:
+    """Tell the bad pieces, and as many of the others, which are not in the store either, as there is room for."""
+    first = sorted(bad)[:_PIECES_MAX]
+    others = islice((at for at in range(len(order.pieces)) if at not in bad), _PIECES_MAX - len(first))
+    return [
+        {
+            "offset": piece.offset,
+            "length": piece.length,
+            "hash": piece.hash,
+            "id": getattr(piece, "id", None),
+            "status": bad.get(at, BlockStatus.UNCOMMITTED),
+        }
+        for at in sorted([*first, *others])
+        for piece in [order.pieces[at]]
+    ]
+
+
+def refused_as(error: StoreError) -> BlobStatus:
+    """Tell in the copy log's words why the store refused one blob."""
+    if isinstance(error, NotHeldError):
+        return BlobStatus.FAILED
+    return (
+        BlobStatus.BLOB_REQUEST_FORBIDDEN if isinstance(error, ForbiddenError) else BlobStatus.BLOB_REQUEST_FAILED
+    )

@@ -1,0 +1,105 @@
+"""Copies jobs, and writes down every request that brings bytes into the store.
+
+Run by `tests.copy_process`, so that it can be killed and stopped; each line of its input is a job, a log, after how
+many lines of the log it kills itself, and after how many seconds more. The log has one line for each request,
+`+ blob part` when it begins, and `- blob part` when it is answered; `= blob part` says that the store had it.
+"""
+
+import importlib
+import os
+import pkgutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prefect import Task
+
+import flows
+from flows.import_drives import import_drives
+from tasks import blobs
+from tasks.containers import open_container
+from tasks.stores import Container, Part
+
+
+def watch(log: int, written: Callable[[], None]) -> None:
+    """Let every container of the copy tell of what is written."""
+
+    def tell(sign: str, path: str, part: int) -> None:
+        os.write(log, f"{sign} {path} {part}\n".encode())
+        written()
+
+    def open_watched(address: str, name: str) -> Container:
+        container: Any = open_container(address, name)
+        put, upload = container.put, container.upload
+
+        def watched_put(path: str, *args: Any, **kwargs: Any) -> None:
+            tell("+", path, 0)
+            put(path, *args, **kwargs)
+            tell("-", path, 0)
+
+        def watched_upload(path: str, *args: Any, **kwargs: Any) -> Any:
+            begun = upload(path, *args, **kwargs)
+            write = begun.write
+
+            def watched_write(part: Part, data: bytes) -> bool:
+                tell("+", path, part.index)
+                is_sent: bool = write(part, data)
+                tell("-" if is_sent else "=", path, part.index)
+                return is_sent
+
+            begun.write = watched_write
+            return begun
+
+        container.put, container.upload = watched_put, watched_upload
+        return container  # type: ignore[no-any-return]
+
+    setattr(blobs, "open_container", open_watched)  # noqa: B010  mypy takes it for nobody's
+
+
+def plain_acts() -> None:
+    """Let flows call their acts without Prefect."""
+    for found in pkgutil.iter_modules(flows.__path__):
+        module = importlib.import_module(f"flows.{found.name}")
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Task):
+                setattr(module, name, value.fn)
+
+
+def copy(job: str, log: str, kill_at: int = 0, delay: float = 0) -> int:
+    """Copy a job, and die on the way where it says so; gives the exit code."""
+    lines, lock = 0, threading.Lock()
+
+    def count() -> None:
+        nonlocal lines
+        with lock:
+            lines += 1
+            is_due = lines == kill_at
+        if is_due:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    watch(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), count)
+    ended = import_drives.fn(job)
+    print(ended.message, flush=True)  # noqa: T201  to whoever started it
+    while kill_at and lines >= kill_at:
+        time.sleep(0.01)
+    return 0 if ended.is_completed() else 1
+
+
+def main() -> None:
+    """Do as the command line says; for as many jobs as lines come in, each in a process of its own."""
+    plain_acts()
+    print("ready", flush=True)  # noqa: T201  to whoever started it
+    for line in sys.stdin:
+        job, log, kill_at, delay = line.split()
+        child = os.fork()
+        if not child:
+            os._exit(copy(job, log, int(kill_at), float(delay)))
+        print(child, flush=True)  # noqa: T201
+        print(f"ended {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
