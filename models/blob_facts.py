@@ -7,7 +7,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from io import BytesIO
 from typing import Final
@@ -115,7 +115,7 @@ def write_properties(facts: BlobFacts, *, last_modified: datetime, e_tag: str, l
 
     Args:
         facts: what the store keeps with the blob.
-        last_modified: when it was last written, UTC.
+        last_modified: when it was last written, aware.
         e_tag: the store's own name of this content; left out where it is empty.
         length: bytes, 0 and up.
 
@@ -128,7 +128,7 @@ def write_properties(facts: BlobFacts, *, last_modified: datetime, e_tag: str, l
         "Content-Language": facts.content_language,
         "Cache-Control": facts.cache_control,
         _CONTENT_MD5: None if facts.content_md5 is None else b64encode(facts.content_md5).decode(),
-        "Last-Modified": format_datetime(last_modified, usegmt=True),
+        "Last-Modified": format_datetime(last_modified.astimezone(UTC), usegmt=True),
         "Etag": e_tag,
         "Content-Length": str(length),
     }

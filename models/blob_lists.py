@@ -3,7 +3,8 @@
 Source: the specification, sections 7 and 9.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO, Final, cast
@@ -11,7 +12,7 @@ from typing import BinaryIO, Final, cast
 from models.copy_logs import LOG_FOLDER
 from models.errors import ManifestError
 from models.manifest_reader import walk_elements
-from models.manifests import ROOT_CONTAINER, SupportsWrite, escaped, replace_unwritable
+from models.manifests import ROOT_CONTAINER, SupportsWrite, escaped, replace_unwritable, split_blob_path
 
 FORMAT_INVALID: Final = "BlobListFormatInvalid"
 LIST_BYTES_MAX: Final = 64 * 2**20
@@ -36,16 +37,23 @@ class BlobSelection:
 
     @property
     def containers(self) -> tuple[str, ...] | None:
-        """The containers that the prefixes name whole, in order; None where all are to be looked at."""
-        named = {prefix[1:].partition("/")[0] for prefix in self.prefixes if "/" in prefix[1:]}
-        return tuple(sorted(named)) if all("/" in prefix[1:] for prefix in self.prefixes) else None
+        """The containers that the prefixes name whole, in order; None where all are to be looked at.
+
+        What no container can be called, such as "..", is none.
+        """
+        if not all("/" in prefix[1:] for prefix in self.prefixes):
+            return None
+        named = {prefix[1:].partition("/")[0] for prefix in self.prefixes}
+        return tuple(sorted(filter(_can_be_container, named)))
 
     def names_in(self, container: str) -> list[str]:
         """Tell how the names begin that the prefixes take in a container; "" takes every one of it."""
         whole = f"/{container}/"
-        if any(whole.startswith(prefix) for prefix in self.prefixes):
+        if _is_taken(whole, self.prefixes):
             return [""]
-        return [prefix.removeprefix(whole) for prefix in self.prefixes if prefix.startswith(whole)]
+        # "0" is the character that follows "/".
+        begin, end = (bisect_left(self.prefixes, f"/{container}{behind}") for behind in "/0")
+        return [prefix.removeprefix(whole) for prefix in self.prefixes[begin:end]]
 
 
 def select_blobs(paths: Iterable[str], prefixes: Iterable[str]) -> BlobSelection:
@@ -64,7 +72,21 @@ def select_blobs(paths: Iterable[str], prefixes: Iterable[str]) -> BlobSelection
     begins = tuple(disjoint)
     relative = (path.removeprefix("/") for path in paths)
     full = (path if "/" in path else f"{ROOT_CONTAINER}/{path}" for path in relative)
-    return BlobSelection(tuple(dict.fromkeys(each for each in full if not f"/{each}".startswith(begins))), begins)
+    return BlobSelection(tuple(dict.fromkeys(each for each in full if not _is_taken(f"/{each}", begins))), begins)
+
+
+def _is_taken(path: str, prefixes: Sequence[str]) -> bool:
+    # Sorted, and none begins as another does: only the last that does not come behind the path can be its own.
+    at = bisect_right(prefixes, path)
+    return at > 0 and path.startswith(prefixes[at - 1])
+
+
+def _can_be_container(name: str) -> bool:
+    try:
+        split_blob_path(f"{name}/x")
+    except ManifestError:
+        return False
+    return True
 
 
 def read_blob_list(stream: BinaryIO) -> BlobSelection:

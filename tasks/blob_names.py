@@ -1,15 +1,15 @@
 """Which name each blob gets: settled before its first byte is written, by what the container has already."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from models.copy_logs import DispositionStatus
 from models.errors import StoreError
 from models.manifests import Blob, ImportDisposition, split_blob_path
 from tasks.containers import Account
+from tasks.copy_threads import CopyThreads
+from tasks.plans import Plan
 from tasks.stores import NameRefusedError
 
 _RENAMES_MAX: Final = 10_000
@@ -17,58 +17,17 @@ _KNOWN_MAX: Final = 10_000
 """Names of one container that are held in memory; of a fuller one each name is asked for by itself."""
 
 
-@dataclass(slots=True)
-class Plan:
-    """What was settled for one blob.
-
-    Attributes:
-        path: its final path, container first.
-        status: what becomes of a blob that has this path already.
-        upload: the store's handle of a blob that is being written part by part; empty before.
-        over: whether the blob is done, well or badly.
-        is_sure: whether the store itself has said what `status` stands on; else it is a name that this copy
-            settled for another blob, which may fail. Not recorded: a run that goes on is sure of nothing.
-    """
-
-    path: str
-    status: DispositionStatus
-    upload: str = ""
-    over: bool = False
-    is_sure: bool = False
-
-    @classmethod
-    def of(cls, entry: dict[str, Any]) -> "Plan":
-        """Read one from the record."""
-        return cls(entry["path"], DispositionStatus(entry["status"]), entry["upload"], entry["over"])
-
-    def entry(self) -> dict[str, Any]:
-        """Make its entry in the record."""
-        return {"path": self.path, "status": self.status, "upload": self.upload, "over": self.over}
-
-    @property
-    def overwrites(self) -> bool:
-        """Whether a blob of this name is to go."""
-        return self.status is DispositionStatus.OVERWRITTEN
-
-
 class Names:
     """The names in the containers of one storage account, as far as a copy needs to know them.
 
     Args:
         account: the storage account.
-        wait_for: waits for an answer, while the copy lives on; what it raises ends the settling.
-        pool: asks for many names at once.
+        threads: ask for many names at once, while the copy lives on.
     """
 
-    def __init__(
-        self,
-        account: Account,
-        wait_for: Callable[["Future[bool]"], bool],
-        pool: Executor,
-    ) -> None:
+    def __init__(self, account: Account, threads: CopyThreads) -> None:
         self._account = account
-        self._wait_for = wait_for
-        self._pool = pool
+        self._threads = threads
         self._known: dict[str, set[str] | None] = {}
 
     def settle(self, batch: Sequence[Blob], reserved: set[str]) -> list[Plan]:
@@ -105,19 +64,19 @@ class Names:
         Raises:
             StoreError: the store does not answer.
         """
-        return self._wait_for(self._pool.submit(self._exists, path))
+        return self._threads.ask(lambda: self._exists(path))
 
     def _ask_all(self, batch: Sequence[Blob]) -> dict[str, bool]:
         """Find out about all first choices at once, where a container is too full to be known by heart."""
         unknown = [blob.blob_path for blob in batch if self._names(split_blob_path(blob.blob_path)[0]) is None]
-        asked = [(path, self._pool.submit(self._exists, path)) for path in unknown]
-        return {path: self._wait_for(future) for path, future in asked}
+        asked = [(path, self._threads.askers.submit(self._exists, path)) for path in unknown]
+        return {path: self._threads.wait_for(future) for path, future in asked}
 
     def _names(self, container: str) -> set[str] | None:
         if container not in self._known:
             names: list[str] = []
-            listing = self._pool.submit(self._list, container, names)
-            self._known[container] = set(names) if self._wait_for(listing) else None
+            listing = self._threads.askers.submit(self._list, container, names)
+            self._known[container] = set(names) if self._threads.wait_for(listing) else None
         return self._known[container]
 
     def _list(self, container: str, names: list[str]) -> bool:

@@ -7,7 +7,6 @@ own: `tasks.drives` runs it. Source: the specification, sections 7 and 9.
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import islice, takewhile
 from pathlib import Path
@@ -27,10 +26,12 @@ from models.errors import StoreError
 from models.manifest_reader import iterate_blobs
 from models.manifests import Blob, split_blob_path
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles
-from tasks.blob_names import Names, Plan
+from tasks.blob_names import Names
 from tasks.blob_reports import refused_as, report_of
 from tasks.blob_writing import BlobWriting, Order
 from tasks.containers import Account
+from tasks.copy_threads import CopyThreads
+from tasks.plans import Plan
 from tasks.pulse import CopyCancelledError, Pulse
 from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError
 from tasks.way import Way
@@ -38,10 +39,9 @@ from tasks.way import Way
 _RECORD_SECONDS: Final = 1.0
 _LARGE_AT_ONCE_MAX: Final = 2
 """Files of several parts that are read at once: a disk reads two in turn about as fast as one, and not ten."""
-_SETTLE_TRIES: Final = 2
+_TRIES: Final = 2
+"""How often a blob is tried under the name settled for it; then once more under another."""
 _WINDOW_BATCHES: Final = 8
-
-_CHUNK_BLOBS: Final = 16
 
 _Ended = list[tuple[Order, Attached | BaseException]]
 
@@ -74,13 +74,11 @@ class BlobCopier:
         self._pulse = pulse
         self._limits = pulse.limits
         self._tell = tell
-        self._under_way_max = max(2 * pulse.limits.requests_at_once, 2 * _CHUNK_BLOBS)
         self._files = DriveFiles(folder)
         aside = f"{job_id}/{number}/probe-{pulse.token}"
         self._account = Account(store_address, log_container, aside)
         self._way = Way(self._limits.memory_bytes, pulse.is_fresh)
         self._news: SimpleQueue[Event | _Ended] = SimpleQueue()
-        self._chunk: list[Order] = []
         self._under_way: dict[int, Order] = {}
         self._paths_under_way: set[str] = set()
         self._again: list[Order] = []
@@ -104,17 +102,11 @@ class BlobCopier:
             StoreError: the store does not answer; how far it came is recorded.
             DriveError: the drive is gone.
         """
-        at_once = self._limits.requests_at_once
-        with (
-            ThreadPoolExecutor(at_once, "drivepost-parts") as parts,
-            ThreadPoolExecutor(at_once, "drivepost-blobs") as blobs,
-            ThreadPoolExecutor(1, "drivepost-chunks") as chunks,
-            # Apart from the others, which may wait for this thread while it waits for an answer.
-            ThreadPoolExecutor(at_once, "drivepost-names") as names,
-        ):
-            self._names = Names(self._account, self._wait_for, names)
-            self._writing = BlobWriting(self._files, self._way, parts, self._limits.reads_back, self._begun)
-            self._pool, self._chunks = blobs, chunks
+        with CopyThreads(self._pulse, self._run, self._between) as self._threads:
+            self._names = Names(self._account, self._threads)
+            self._writing = BlobWriting(
+                self._files, self._way, self._threads.parts, self._limits.reads_back, self._begun
+            )
             try:
                 self._copy_all(manifest)
             except Exception as error:
@@ -178,30 +170,18 @@ class BlobCopier:
 
     def _submit(self, order: Order) -> None:
         try:
-            is_chunked = order.is_small and order.container.is_local
+            self._threads.submit(order)
         except NameRefusedError as error:
             self._fail(order, BlobFailedError(refused_as(error)))
             return
         order.attempts += 1
         self._under_way[order.number] = order
         self._paths_under_way.add(order.plan.path)
-        if is_chunked:
-            # Where a request costs less than a change of threads, one thread takes them all, many at a time.
-            self._chunk.append(order)
-            if len(self._chunk) == _CHUNK_BLOBS:
-                self._submit_chunk()
-        else:
-            self._pool.submit(self._run, [order])
-
-    def _submit_chunk(self) -> None:
-        chunk, self._chunk = self._chunk, []
-        if chunk:
-            self._chunks.submit(self._run, chunk)
 
     @property
     def _is_enough_under_way(self) -> bool:
         """Whether more would only wait; a disk is read at few places at once."""
-        return len(self._under_way) > self._under_way_max or self._large_under_way > _LARGE_AT_ONCE_MAX
+        return len(self._under_way) > self._threads.orders_max or self._large_under_way > _LARGE_AT_ONCE_MAX
 
     @property
     def _large_under_way(self) -> int:
@@ -232,7 +212,7 @@ class BlobCopier:
                 self._again.append(order)
             else:
                 self._start(order)
-        self._submit_chunk()
+        self._threads.submit_rest()
         if not self._under_way:
             return
         try:
@@ -252,24 +232,34 @@ class BlobCopier:
     def _take_in(self, order: Order, result: Attached | BaseException) -> None:
         if isinstance(result, Attached):
             self._end(order, result, BlobStatus.COMPLETED)
-        elif isinstance(result, BlobExistsError):
-            self._settle_anew(order)
         elif isinstance(result, BlobFailedError):
             self._fail(order, result)
-        elif isinstance(result, StoreError):
-            if not isinstance(result, NameRefusedError | NotHeldError):
-                self._account.require(order.container_name, order.blob.length)
+        elif isinstance(result, NameRefusedError | NotHeldError):
             self._fail(order, BlobFailedError(refused_as(result)))
+        elif isinstance(result, BlobExistsError | StoreError):
+            self._try_again(order, result)
         else:
             raise result
+
+    def _try_again(self, order: Order, error: BlobExistsError | StoreError) -> None:
+        """The store refused a blob, or somebody has its name; or it was written and only the answer was lost."""
+        if isinstance(error, StoreError):
+            self._threads.ask(lambda: self._account.require(order.container_name, order.blob.length))
+        if order.attempts < _TRIES:
+            self._forget(order)
+            order.inherited = True
+            self._again.append(order)
+        elif isinstance(error, StoreError):
+            self._fail(order, BlobFailedError(refused_as(error)))
+        elif order.attempts == _TRIES:
+            self._settle_anew(order)
+        else:
+            self._fail(order, BlobFailedError(BlobStatus.RENAME_FAILED))
 
     def _settle_anew(self, order: Order) -> None:
         """The store has the name, or has it no more, since it was settled: settle anew, and begin again."""
         self._forget(order)
         self._drop(order)
-        if order.attempts >= _SETTLE_TRIES:
-            self._fail(order, BlobFailedError(BlobStatus.RENAME_FAILED))
-            return
         others = [plan for plan in self._plans if not plan.over and plan.status is not DispositionStatus.SKIPPED]
         reserved = {plan.path for plan in others if plan is not order.plan}
         if all(
@@ -286,11 +276,13 @@ class BlobCopier:
 
     def _drop(self, order: Order) -> None:
         """Remove what this copy wrote of a blob that does not count."""
+        # A store that will not do that keeps what lies aside for a while; it is under no blob's name.
         if order.plan.upload:
-            order.container.drop(order.name, order.plan.upload)
+            with suppress(StoreError):
+                self._threads.ask(lambda: order.container.drop(order.name, order.plan.upload))
             order.plan.upload = ""
         if order.e_tag:
-            order.container.delete(order.name, e_tag=order.e_tag)
+            self._threads.ask(lambda: order.container.delete(order.name, e_tag=order.e_tag))
             order.e_tag = ""
 
     def _forget(self, order: Order) -> None:
@@ -300,8 +292,7 @@ class BlobCopier:
     def _end_threads(self, *, cancelled: bool) -> None:
         """Stop all threads, and take in what they finished; what no later run goes on with is told."""
         self._way.stop(cancelled=cancelled)
-        for pool in (self._pool, self._chunks):
-            pool.shutdown(wait=True)
+        self._threads.end()
         while not self._news.empty():
             news = self._news.get_nowait()
             for order, result in [] if isinstance(news, Event) else news:
@@ -347,12 +338,6 @@ class BlobCopier:
         self._pulse.beat()
         if time.monotonic() - self._last_record >= _RECORD_SECONDS:
             self._record()
-
-    def _wait_for(self, answer: "Future[bool]") -> bool:
-        while not answer.done():
-            wait([answer], self._limits.poll_seconds)
-            self._between()
-        return answer.result()
 
     # -- what is told ----------------------------------------------------------------------------------
 

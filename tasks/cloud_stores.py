@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import obstore
-from azure.core.exceptions import AzureError, ResourceExistsError
-from botocore.exceptions import BotoCoreError, ClientError
+from azure.core.exceptions import ResourceExistsError
+from botocore.exceptions import ClientError
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore
 
@@ -74,26 +74,27 @@ def told_without_names() -> Iterator[None]:
     """Turn every error of a store into one of ours; theirs hold addresses, names and now and then a credential."""
     try:
         yield
-    except (AlreadyExistsError, PreconditionError):
-        raise BlobExistsError from None
-    except FileNotFoundError:
-        raise BlobMissingError("the store has no such blob or container") from None
-    except ClientError as error:
-        raise _refusal(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode"), error) from None
-    except ResourceExistsError as error:
-        if error.status_code == 409 and getattr(error, "error_code", None) == "BlobAlreadyExists":
-            raise BlobExistsError from None
-        raise _refusal(error.status_code, error) from None
-    except AzureError as error:
-        raise _refusal(getattr(error, "status_code", None), error) from None
-    except BaseError as error:
+    except (StoreError, BlobExistsError):
+        raise
+    except Exception as error:  # noqa: BLE001  an SDK that is answered nonsense fails in ways of its own
+        raise _as_ours(error) from None
+
+
+def _as_ours(error: Exception) -> Exception:
+    is_taken = isinstance(error, ResourceExistsError) and getattr(error, "error_code", None) == "BlobAlreadyExists"
+    if is_taken or isinstance(error, AlreadyExistsError | PreconditionError):
+        return BlobExistsError()
+    if isinstance(error, FileNotFoundError):
+        return BlobMissingError("the store has no such blob or container")
+    if isinstance(error, ClientError):
+        return _refusal(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode"), error)
+    if isinstance(error, BaseError):
         text = str(error)
-        status = _STATUS.search(text)
         if _BEYOND_END.search(text):
-            raise _BeyondEndError from None
-        raise _refusal(int(status[1]) if status else None, error) from None
-    except (BotoCoreError, OSError, ValueError) as error:
-        raise _refusal(None, error) from None
+            return _BeyondEndError()
+        status = _STATUS.search(text)
+        return _refusal(int(status[1]) if status else None, error)
+    return _refusal(getattr(error, "status_code", None), error)
 
 
 def _refusal(status: int | None, error: Exception) -> Exception:

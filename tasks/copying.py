@@ -14,6 +14,7 @@ from sqlmodel import Session
 from models.blob_facts import BlobFacts
 from models.copies import BlobReport, DriveCopy, drive_status_of, reports_of
 from models.copy_logs import (
+    AttachedStatus,
     BlobStatus,
     BlockStatus,
     DispositionStatus,
@@ -32,17 +33,22 @@ from models.errors import CancelAcceptedError, DriveError, ManifestError, StoreE
 from models.jobs import Job, LogLevel, move, read_job
 from models.lifecycle import Actor, DriveState, JobState, Operation
 from models.manifest_reader import ManifestSummary, check_manifest, iterate_blobs
-from models.manifests import SupportsWrite, split_blob_path
-from tasks.blob_names import Plan
+from models.manifests import AttachedFile, SupportsWrite, split_blob_path
 from tasks.blobs import BlobCopier
 from tasks.containers import open_container
 from tasks.mounts import drives_in
+from tasks.plans import Plan
 from tasks.progress import Progress
 from tasks.pulse import CopyCancelledError, Pulse, open_pulsing
 from tasks.stores import BlobWriter, NameRefusedError
 
 _PIECE_BYTES: Final = 2**20
 _REPORTS: Final = 256
+_UNTOLD: Final = {
+    DispositionStatus.CANCELLED: BlockStatus.UNCOMMITTED,
+    DispositionStatus.SKIPPED: BlockStatus.CANCELLED,
+}
+"""What became of the blocks of a blob that is not in the store, where nothing is said of them."""
 _XML: Final = "application/xml"
 
 
@@ -248,6 +254,9 @@ class DriveCopying:
             blob.abandon()
             container.probe(aside, 0)
             return None
+        except BaseException:
+            blob.abandon()
+            raise
         finally:
             container.discard(aside)
         return container.uri(path)
@@ -330,7 +339,9 @@ def _every_blob(manifest: BinaryIO, reports: Iterator[BlobReport]) -> Iterator[L
         if report is not None:
             following = next(reports, None)
         told = {block["offset"]: BlockStatus(block["status"]) for block in report.blocks} if report else {}
-        untold = BlockStatus.UNCOMMITTED if report and report.is_error else BlockStatus.COMPLETED
+        untold = BlockStatus.COMPLETED
+        if report is not None and report.disposition_status in _UNTOLD:
+            untold = _UNTOLD[report.disposition_status]
         yield LoggedBlob(
             blob_path=report.blob_path if report else blob.blob_path,
             file_path=blob.file_path,
@@ -340,13 +351,19 @@ def _every_blob(manifest: BinaryIO, reports: Iterator[BlobReport]) -> Iterator[L
             disposition_status=report.disposition_status if report else DispositionStatus.CREATED,
             blocks=tuple(
                 LoggedBlock(
-                    offset=block.offset,
-                    length=block.length,
-                    hash=block.hash,
-                    status=told.get(block.offset, untold),
+                    offset=piece.offset,
+                    length=piece.length,
+                    hash=piece.hash,
+                    status=told.get(piece.offset, untold),
+                    id=getattr(piece, "id", None),
                 )
-                for block in blob.blocks
+                for piece in blob.blocks or blob.page_ranges
             ),
-            metadata_status=report.metadata_status if report else None,
-            properties_status=report.properties_status if report else None,
+            metadata_status=report.metadata_status if report else _kept(blob.metadata),
+            properties_status=report.properties_status if report else _kept(blob.properties),
+            is_page_blob=blob.is_page_blob,
         )
+
+
+def _kept(attached: AttachedFile | None) -> AttachedStatus | None:
+    return None if attached is None else AttachedStatus.COMPLETED

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 from models.blob_lists import FORMAT_INVALID, BlobSelection, read_blob_list
 from models.copy_logs import BlobStatus
 from models.errors import DriveError, ManifestError, StoreError
-from models.manifests import split_blob_path
+from models.manifests import replace_unwritable, split_blob_path, xml_can_hold
 from tasks.containers import containers_of
-from tasks.stores import BlobMissingError, Container, ForbiddenError, NameRefusedError
+from tasks.stores import BlobMissingError, Container, ForbiddenError, NameRefusedError, StoredBlob
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -20,7 +20,10 @@ _READ_BYTES: Final = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A blob that is to be exported, or one that was asked for and cannot be: `status` says why."""
+    """A blob that is to be exported, or one that was asked for and cannot be: `status` says why.
+
+    What XML cannot hold of its path is U+FFFD.
+    """
 
     path: str
     length: int
@@ -64,7 +67,7 @@ class Listing:
             container, name = split_blob_path(path)
             return Found(path, self.open_container(container).stat(name).length)
         except (ManifestError, NameRefusedError):
-            return Found(path, 0, BlobStatus.FILE_NAME_INVALID)
+            return Found(replace_unwritable(path), 0, BlobStatus.FILE_NAME_INVALID)
         except BlobMissingError:
             return Found(path, 0, BlobStatus.FILE_NOT_FOUND)
         except ForbiddenError:
@@ -76,15 +79,21 @@ class Listing:
         for container in sorted(containers_of(self.address)) if containers is None else containers:
             if container < last_container:
                 continue
+            self.between()
             names = self._names(container)
             if container == last_container:
                 names = self._behind(container, last_name)
             for name, length in names:
                 path = f"{container}/{name}"
-                yield Found(path, length, None if _can_be_listed(path) else BlobStatus.FILE_NAME_INVALID)
+                if _can_be_listed(path):
+                    yield Found(path, length)
+                else:
+                    yield Found(replace_unwritable(path), length, BlobStatus.FILE_NAME_INVALID)
 
     def _names(self, container: str) -> Iterator[tuple[str, int]]:
-        for begin in self.selection.names_in(container):
+        # A blob whose name XML cannot hold is no blob of any list, and a store may not even take the question.
+        for begin in filter(xml_can_hold, self.selection.names_in(container)):
+            self.between()
             try:
                 for blob in self.open_container(container).list(begin):
                     self.between()
@@ -113,12 +122,15 @@ def _can_be_listed(path: str) -> bool:
     return True
 
 
-def read_selection(path: str, open_container: Callable[[str], Container]) -> BlobSelection:
+def read_selection(
+    path: str, open_container: Callable[[str], Container], between: Callable[[], None]
+) -> BlobSelection:
     """Read the list blob of a job.
 
     Args:
         path: container and name of the blob; one "/" may stand in front.
         open_container: gives a container by its name.
+        between: called between two requests; what it raises ends the reading.
 
     Raises:
         DriveError: `BlobListFormatInvalid`: there is no such blob, or it is no list; `BlobRequestForbidden`.
@@ -128,7 +140,7 @@ def read_selection(path: str, open_container: Callable[[str], Container]) -> Blo
         container, name = split_blob_path(path.removeprefix("/"))
         stored = open_container(container)
         found = stored.stat(name)
-        with BufferedReader(_BlobFile(stored, name, found.length, found.e_tag), _READ_BYTES) as stream:
+        with BufferedReader(_BlobFile(stored, name, found, between), _READ_BYTES) as stream:
             return read_blob_list(stream)
     except ManifestError as fault:
         raise DriveError(FORMAT_INVALID, f"the list blob cannot be read: {fault}") from None
@@ -139,11 +151,11 @@ def read_selection(path: str, open_container: Callable[[str], Container]) -> Blo
 
 
 class _BlobFile(RawIOBase):
-    def __init__(self, container: Container, name: str, length: int, e_tag: str) -> None:
+    def __init__(self, container: Container, name: str, found: StoredBlob, between: Callable[[], None]) -> None:
         self._container = container
         self._name = name
-        self._length = length
-        self._e_tag = e_tag
+        self._found = found
+        self._between = between
         self._offset = 0
 
     def readable(self) -> bool:
@@ -151,10 +163,11 @@ class _BlobFile(RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         into = memoryview(buffer).cast("B")
-        wanted = min(len(into), self._length - self._offset)
+        wanted = min(len(into), self._found.length - self._offset)
+        self._between()
         if not wanted:
             return 0
-        data = self._container.read(self._name, self._offset, wanted, e_tag=self._e_tag)
+        data = self._container.read(self._name, self._offset, wanted, e_tag=self._found.e_tag)
         into[: len(data)] = data
         self._offset += len(data)
         return len(data)

@@ -10,11 +10,11 @@ import os
 import shutil
 import stat
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -41,6 +41,9 @@ _NO_SUCH_NAME: Final = frozenset(
 )
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _SEGMENT_BYTES_MAX: Final = 255
+_TRIES: Final = 5
+
+_T = TypeVar("_T")
 _NO_SEGMENTS: Final = frozenset({"", ".", ".."})
 
 
@@ -272,15 +275,21 @@ def _opened(place: str, flags: int) -> Iterator[int]:
 
 @contextmanager
 def _opened_making_folders(place: str, flags: int) -> Iterator[int]:
-    try:
-        file = os.open(place, flags, 0o666)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        file = os.open(place, flags, 0o666)
+    file = _making_folders(place, lambda: os.open(place, flags, 0o666))
     try:
         yield file
     finally:
         os.close(file)
+
+
+def _making_folders(place: str, act: Callable[[], _T]) -> _T:
+    """Do something that needs a file's folders; again where another has tidied them away meanwhile."""
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):
+            return act()
+        with suppress(FileNotFoundError):
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+    return act()
 
 
 def _read_whole(file: int, length: int, offset: int) -> bytes:
@@ -298,11 +307,7 @@ def _write_whole(file: int, data: bytes, offset: int) -> None:
 
 def _give_name(laid: str, place: str, *, overwrite: bool) -> None:
     """Name what was laid aside; nobody ever sees a part of it, and no other's blob goes unless it is to."""
-    try:
-        _name(laid, place, overwrite=overwrite)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        _name(laid, place, overwrite=overwrite)
+    _making_folders(place, lambda: _name(laid, place, overwrite=overwrite))
 
 
 def _name(laid: str, place: str, *, overwrite: bool) -> None:

@@ -93,7 +93,15 @@ class Pulse:
                 if is_copy_cancelled(session, self._job_id, self._token):
                     raise CopyCancelledError
             self._last_heard = now
-        if now - self._last_renewal >= self.limits.lease_seconds / _BEATS_PER_LEASE:
+        self.keep()
+
+    def keep(self) -> None:
+        """Hold on to the lease when that is due, and hear of nothing.
+
+        Raises:
+            LeaseLostError: another run copies the job now.
+        """
+        if time.monotonic() - self._last_renewal >= self.limits.lease_seconds / _BEATS_PER_LEASE:
             with writing() as session:
                 self.renew(session)
 

@@ -3,12 +3,37 @@
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 _ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a copy ended.
+
+    Attributes:
+        code: its exit code, -9 if it was killed.
+        message: what its flow said at its end.
+        bytes_grown: by how much its memory had grown at most.
+    """
+
+    code: int
+    message: str
+    bytes_grown: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One line of the log: `+` begun, `-` answered, `=` not needed; `at` is nanoseconds, monotonic."""
+
+    sign: str
+    part: str
+    at: int
 
 
 class CopyProcess:
@@ -50,18 +75,28 @@ class CopyProcess:
         print(job_id, log, kill_at, delay, file=self._process.stdin, flush=True)
         return int(self._line())
 
-    def end(self) -> tuple[int, str]:
-        """Wait for what was begun; gives its exit code, -9 if it was killed, and what it said."""
+    def end(self) -> "Ended":
+        """Wait for what was begun."""
         said = ""
         while not (line := self._line()).startswith("ended "):
             assert line, "the process that copies is gone"
             said = line
-        return int(line.removeprefix("ended ")), said
+        grown, _, message = said.partition(" ")
+        return Ended(int(line.removeprefix("ended ")), message, int(grown or 0) * 1024)
 
     def copy(self, job_id: UUID, log: Path, kill_at: int = 0, delay: float = 0) -> int:
         """Copy a job; gives the exit code."""
         self.begin(job_id, log, kill_at, delay)
-        return self.end()[0]
+        return self.end().code
+
+
+def requests_in(log: Path) -> list[Request]:
+    """Read what is in the log by now."""
+    found = []
+    for line in log.read_text("utf-8").splitlines() if log.exists() else ():
+        part, _, at = line[2:].rpartition(" ")
+        found.append(Request(line[0], part, int(at)))
+    return found
 
 
 def requests_of(log: Path) -> tuple[Counter[str], set[str]]:
@@ -70,12 +105,11 @@ def requests_of(log: Path) -> tuple[Counter[str], set[str]]:
     What the store already had, and so was not sent, is none of it.
     """
     begun, answered = Counter[str](), set[str]()
-    for line in log.read_text("utf-8").splitlines() if log.exists() else ():
-        sign, _, request = line.partition(" ")
-        if sign == "+":
-            begun[request] += 1
-        elif sign == "-":
-            answered.add(request)
+    for request in requests_in(log):
+        if request.sign == "+":
+            begun[request.part] += 1
+        elif request.sign == "-":
+            answered.add(request.part)
         else:
-            begun[request] -= 1
+            begun[request.part] -= 1
     return +begun, answered

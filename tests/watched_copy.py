@@ -1,13 +1,15 @@
 """Copies jobs, and writes down every request that brings bytes into the store.
 
-Run by `tests.copy_process`, so that it can be killed and stopped; each line of its input is a job, a log, after how
-many lines of the log it kills itself, and after how many seconds more. The log has one line for each request,
-`+ blob part` when it begins, and `- blob part` when it is answered; `= blob part` says that the store had it.
+Run by `tests.copy_process`, so that it can be killed and stopped. Each line of its input is a job, a log, after
+how many lines of the log the copy kills itself (0 is never), and after how many seconds more. The log has one line
+for each request, `+ blob part time` when it begins and `- blob part time` when it is answered, in nanoseconds of
+the machine's monotonic clock; `=` says that the store had it already.
 """
 
 import importlib
 import os
 import pkgutil
+import resource
 import signal
 import sys
 import threading
@@ -28,7 +30,7 @@ def watch(log: int, written: Callable[[], None]) -> None:
     """Let every container of the copy tell of what is written."""
 
     def tell(sign: str, path: str, part: int) -> None:
-        os.write(log, f"{sign} {path} {part}\n".encode())
+        os.write(log, f"{sign} {path} {part} {time.monotonic_ns()}\n".encode())
         written()
 
     def open_watched(address: str, name: str) -> Container:
@@ -81,8 +83,10 @@ def copy(job: str, log: str, kill_at: int = 0, delay: float = 0) -> int:
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     watch(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), count)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ended = import_drives.fn(job)
-    print(ended.message, flush=True)  # noqa: T201  to whoever started it
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"{grown} {ended.message}", flush=True)  # noqa: T201  to whoever started it
     while kill_at and lines >= kill_at:
         time.sleep(0.01)
     return 0 if ended.is_completed() else 1

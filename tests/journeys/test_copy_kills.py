@@ -114,20 +114,23 @@ def assert_ended_well(store: PostedStore, job_id: UUID, job: int, blobs: list[Li
 
 
 def test_a_file_that_changed_between_two_runs_is_told(
-    store: PostedStore, copier: CopyProcess, data_directory: Path, tmp_path: Path
+    store: PostedStore, data_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though its blocks were right when they were sent; its blob is not there, and nothing lies aside."""
     data = random_bytes(6 * _B)
     drive = [Listed("data/big", data), Listed("data/small", b"small")]
     job_id = received_by_hand(data_directory, {"S1": drive})
-    assert copier.copy(job_id, tmp_path / "first", 7, 0) == -9
+    monkeypatch.setenv("DRIVEPOST_COPY_REQUESTS_AT_ONCE", "1")
+    with CopyProcess() as copier:
+        assert copier.copy(job_id, tmp_path / "first", 5, 0) == -9
     _, answered = requests_of(tmp_path / "first")
     assert any(each.startswith("big ") for each in answered), "a part of it is in the store"
     run_out(job_id)
     with (data_directory / "bay" / "S1" / "files" / "0").open("r+b") as file:
         file.seek(17)
         file.write(bytes([data[17] ^ 1]))
-    assert copier.copy(job_id, tmp_path / "second") == 0
+    with CopyProcess() as copier:
+        assert copier.copy(job_id, tmp_path / "second") == 0
     assert store.blobs() == {"small": b"small"}
     (log,) = store.logs().values()
     (blob,) = read_copy_log(BytesIO(log)).blobs
