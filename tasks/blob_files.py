@@ -19,7 +19,7 @@ from models.manifests import AttachedFile, Blob, Block, PageRange
 from tasks.stores import Part
 
 # Without waiting, so that a pipe on the drive holds nobody up.
-_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _IS_A_LINK: Final = frozenset({errno.ELOOP, errno.EMLINK})
 _FOLDERS_MAX: Final = 1024
 _ATTACHED_MAX: Final = 256
@@ -56,6 +56,12 @@ class Attached:
         metadata = AttachedStatus.CANCELLED if blob.metadata else None
         return cls(BlobFacts(), metadata, AttachedStatus.CANCELLED if blob.properties else None)
 
+    @classmethod
+    def written(cls, blob: Blob) -> "Attached":
+        """Tell of what was written with its blob."""
+        metadata = AttachedStatus.COMPLETED if blob.metadata else None
+        return cls(BlobFacts(), metadata, AttachedStatus.COMPLETED if blob.properties else None)
+
     @property
     def went_well(self) -> bool:
         """Whether all that there is was read and kept."""
@@ -86,10 +92,7 @@ class DriveFiles:
         """
         file = self._open(blob.file_path)
         try:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode):
-                raise BlobFailedError(BlobStatus.FILE_NOT_FOUND)
-            if found.st_size > blob.length:
+            if os.fstat(file).st_size > blob.length:
                 raise BlobFailedError(BlobStatus.FAILED)
             yield file
         finally:
@@ -113,8 +116,9 @@ class DriveFiles:
         except (OSError, ValueError) as error:
             is_none = isinstance(error, ValueError | NotADirectoryError)
             raise BlobFailedError(BlobStatus.FILE_NOT_FOUND if is_none else BlobStatus.IO_FAILED) from None
-        if not os.readlink(f"/proc/self/fd/{file}").startswith(self._root):  # noqa: PTH115  as above
-            # A folder was exchanged for a link since it was resolved.
+        is_on_drive = os.readlink(f"/proc/self/fd/{file}").startswith(self._root)  # noqa: PTH115  as above
+        if not is_on_drive or not stat.S_ISREG(os.fstat(file).st_mode):
+            # A folder was exchanged for a link since it was resolved; or it is a pipe, a device, a folder.
             os.close(file)
             raise BlobFailedError(BlobStatus.FILE_NOT_FOUND)
         return file

@@ -1,7 +1,7 @@
 """Which name each blob gets: settled before its first byte is written, by what the container has already."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from typing import Final
 
 from models.copy_logs import DispositionStatus
@@ -29,6 +29,8 @@ class Names:
         self._account = account
         self._threads = threads
         self._known: dict[str, set[str] | None] = {}
+        # Where to go on counting, so that a path that stands a thousand times is not counted up each time.
+        self._numbers: dict[str, int] = {}
 
     def settle(self, batch: Sequence[Blob], reserved: set[str]) -> list[Plan]:
         """Settle the names of blobs that come next.
@@ -99,8 +101,11 @@ class Names:
             return Plan(blob.blob_path, DispositionStatus.SKIPPED, is_sure=is_there)
         if blob.disposition is ImportDisposition.OVERWRITE:
             return Plan(blob.blob_path, DispositionStatus.OVERWRITTEN)
-        for path in islice(_other_names(blob.blob_path), _RENAMES_MAX):
+        first = self._numbers.get(blob.blob_path, 2)
+        for number, path in enumerate(islice(_other_names(blob.blob_path, first), _RENAMES_MAX), first):
             if path not in taken and not self._is_there(path, asked):
+                if len(self._numbers) < _KNOWN_MAX:
+                    self._numbers[blob.blob_path] = number + 1
                 return Plan(path, DispositionStatus.RENAMED)
         # Copying it then fails, since the name is taken, and is told as RenameFailed.
         return Plan(blob.blob_path, DispositionStatus.RENAMED)
@@ -134,10 +139,10 @@ class Names:
                 self._known[container] = None
 
 
-def _other_names(path: str) -> Iterator[str]:
+def _other_names(path: str, first: int) -> Iterator[str]:
     """Make `Seattle (2).jpg`, `Seattle (3).jpg` … of `Seattle.jpg`."""
     folder, slash, name = path.rpartition("/")
     stem, dot, extension = name.rpartition(".")
     if not stem:
         stem, dot, extension = name, "", ""
-    return (f"{folder}{slash}{stem} ({count}){dot}{extension}" for count in range(2, _RENAMES_MAX + 2))
+    return (f"{folder}{slash}{stem} ({number}){dot}{extension}" for number in count(first))

@@ -34,7 +34,8 @@ def report_of(
         bad: what became of its bad pieces, by their place.
     """
     blob, plan = order.blob, order.plan
-    if attached is not None and attached.went_well and plan.status is DispositionStatus.CREATED:
+    is_as_listed = status is BlobStatus.COMPLETED and attached is not None and attached.went_well
+    if is_as_listed and plan.status is DispositionStatus.CREATED:
         return None
     told = attached or Attached.cancelled(blob)
     return BlobReport(

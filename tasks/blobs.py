@@ -249,6 +249,9 @@ class BlobCopier:
             self._forget(order)
             order.inherited = True
             self._again.append(order)
+        elif isinstance(error, StoreError) and order.e_tag:
+            # It is in the store, and only cannot be read back.
+            self._end(order, Attached.written(order.blob), BlobStatus.COMPLETED_WITH_ERRORS)
         elif isinstance(error, StoreError):
             self._fail(order, BlobFailedError(refused_as(error)))
         elif order.attempts == _TRIES:

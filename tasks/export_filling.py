@@ -24,7 +24,7 @@ from tasks.blob_files import BlobFailedError
 from tasks.containers import open_container
 from tasks.export_journal import ExportJournal, Written, told_of
 from tasks.export_listing import Found
-from tasks.export_reading import BlobReading, Order
+from tasks.export_reading import BlobReading, DriveFullError, Order
 from tasks.pulse import Pulse
 from tasks.stores import Container, ForbiddenError, NameRefusedError
 from tasks.way import Way
@@ -95,8 +95,9 @@ def plan_drive(journal: ExportJournal, found: Iterable[Found], room: Room, later
             if each.status is not None:
                 journal.leave(each.path, each.length, each.status)
             elif room.has_for(each.length):
-                room.free -= room.needed(each.length)
+                folders_before = journal.folders
                 journal.plan(each.path, each.length)
+                room.free -= room.needed(each.length) + room.cluster * (journal.folders - folders_before)
             elif any(drive.has_for(each.length) for drive in later):
                 return
             else:
@@ -176,6 +177,10 @@ class DriveFilling:
         entry = order.entry
         try:
             written = future.result()
+        except DriveFullError:
+            self._journal.leave_out(entry.number)
+            self._total -= entry.length
+            return
         except BlobFailedError as failure:
             status = failure.status
         except NameRefusedError:

@@ -4,6 +4,9 @@ An SQLite file below `.drivepost`, beside what is not whole yet; all of that goe
 that is killed loses nothing that it wrote there, and memory does not grow with the number of blobs.
 """
 
+# Not the lines of models/drive_journals.py: an export looks up which names are taken, ends blobs out of order, and
+# asks which are not over; of lines that are only added, all that would have to be held in memory.
+
 import json
 import os
 import shutil
@@ -25,7 +28,6 @@ MANIFEST: Final = "DriveManifest.xml"
 
 _PAGE: Final = 256
 _TABLES: Final = """
-    CREATE TABLE told (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE name (folded TEXT PRIMARY KEY, spelled TEXT NOT NULL, is_folder INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE blob (
         number INTEGER PRIMARY KEY, path TEXT NOT NULL, length INTEGER NOT NULL, file TEXT NOT NULL,
@@ -123,11 +125,14 @@ def _attached(file: tuple[str, str] | None) -> AttachedStatus:
 
 
 class ExportJournal:
-    """The journal of one drive; of another job, or one that broke, nothing is kept.
+    """The journal of one drive; of another job, one that planned nothing, or one that broke, nothing is kept.
 
     Args:
         drive: where the drive is mounted.
-        owner: whose journal it is; one of anybody else's is begun anew.
+        owner: whose journal it is, such as no stranger can know; what anybody else left there is never opened.
+
+    Attributes:
+        folders: how many folders were planned since it was opened.
 
     Raises:
         DriveError: of every method: the drive cannot be written.
@@ -136,37 +141,39 @@ class ExportJournal:
     def __init__(self, drive: Path, owner: str) -> None:
         self._drive = drive
         self._folder = drive / WORKING
+        # A drive may bring along links to our own files, or a file that keeps its reader busy for ever.
+        self._file = self._folder / f"{owner}.journal"
+        self.folders = 0
         with told_of(drive):
-            try:
-                self._open()
-                if self._tell("owner") != owner or not self._tell("planned"):
-                    self._begin(owner)
-            except sqlite3.Error as error:
-                if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                    # A worker that sleeps must first wake up, and hear that it lost its lease.
-                    raise StoreError("a process that copied to this drive before still holds on to it") from None
-                self._begin(owner)
+            self._db = self._kept() or self._begun()
             # What was not whole when the run before was cut; the journal's own files are no numbers.
             for file in self._folder.iterdir():
                 if file.name.partition(".")[0].isdigit():
                     file.unlink()
 
-    def _open(self) -> None:
-        if self._folder.is_symlink():
-            self._folder.unlink()
-        self._folder.mkdir(exist_ok=True)
-        self._db = sqlite3.connect(self._folder / "journal", isolation_level=None)
-        # One process alone has it, so it needs no memory shared between processes, which some drives have not.
-        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
+    def _kept(self) -> sqlite3.Connection | None:
+        if self._folder.is_symlink() or not self._file.is_file():
+            return None
+        db = sqlite3.connect(self._file, isolation_level=None)
+        try:
+            _settle(db)
+            if _is_planned(db):
+                return db
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                db.close()
+                # A worker that sleeps must first wake up, and hear that it lost its lease.
+                raise StoreError("a process that copied to this drive before still holds on to it") from None
+        db.close()
+        return None
 
-    def _begin(self, owner: str) -> None:
-        self._db.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._open()
-        self._db.executescript(_TABLES)
-        self._put("owner", owner)
+    def _begun(self) -> sqlite3.Connection:
+        _remove(self._folder)
+        self._folder.mkdir()
+        db = sqlite3.connect(self._file, isolation_level=None)
+        _settle(db)
+        db.executescript(_TABLES)
+        return db
 
     def close(self) -> None:
         """Let go of the file."""
@@ -177,13 +184,20 @@ class ExportJournal:
     @property
     def is_planned(self) -> bool:
         """Whether it is settled what goes to this drive."""
-        return self._tell("planned") is not None
+        with told_of(self._drive):
+            return _is_planned(self._db)
 
     @property
     def last_path(self) -> str | None:
-        """The last blob of the job's list that was planned here or found to fit on no drive."""
+        """The last blob of the job's list that was planned here or found to fit on no drive.
+
+        Not one of an impossible name, which may stand here otherwise than in the list.
+        """
         with told_of(self._drive):
-            found = self._db.execute("SELECT path FROM blob ORDER BY number DESC LIMIT 1").fetchone()
+            found = self._db.execute(
+                "SELECT path FROM blob WHERE file <> '' OR status <> ? ORDER BY number DESC LIMIT 1",
+                (BlobStatus.FILE_NAME_INVALID,),
+            ).fetchone()
         return found and str(found[0])
 
     @contextmanager
@@ -193,7 +207,7 @@ class ExportJournal:
             self._db.execute("BEGIN")
             try:
                 yield
-                self._put("planned", "yes")
+                self._db.execute("PRAGMA user_version = 1")
                 self._db.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -239,6 +253,7 @@ class ExportJournal:
             if self._is_on_drive(path, is_folder=is_folder):
                 continue
             self._db.execute("INSERT INTO name VALUES (?, ?, ?)", (key, path, is_folder))
+            self.folders += is_folder
             return path
         raise AssertionError("other names never end")
 
@@ -257,6 +272,11 @@ class ExportJournal:
         told = None if written is None else json.dumps(asdict(written), separators=(",", ":"))
         with told_of(self._drive):
             self._db.execute("UPDATE blob SET status = ?, written = ? WHERE number = ?", (status, told, number))
+
+    def leave_out(self, number: int) -> None:
+        """Write down that a blob that was planned does not come to this drive, for want of room."""
+        with told_of(self._drive):
+            self._db.execute("UPDATE blob SET status = ?, file = '' WHERE number = ?", (BlobStatus.FAILED, number))
 
     def entries(self, where: str = "TRUE") -> Iterator[Entry]:
         """Give the blobs in their order, such as `where` chooses: a condition of ours on the table's columns."""
@@ -284,12 +304,24 @@ class ExportJournal:
             ).fetchone()
         return int(count), int(length)
 
-    def _tell(self, key: str) -> str | None:
-        found = self._db.execute("SELECT value FROM told WHERE key = ?", (key,)).fetchone()
-        return found and str(found[0])
 
-    def _put(self, key: str, value: str) -> None:
-        self._db.execute("INSERT OR REPLACE INTO told VALUES (?, ?)", (key, value))
+def _settle(db: sqlite3.Connection) -> None:
+    # One process alone has it, so it needs no memory shared between processes, which some drives have not.
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+
+
+def _is_planned(db: sqlite3.Connection) -> bool:
+    return bool(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _remove(folder: Path) -> None:
+    """Remove what stands there, of whatever kind it is; no link is followed."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -314,8 +346,8 @@ def discard_working_folder(drive: Path) -> None:
     Raises:
         DriveError: the drive cannot be written.
     """
-    with told_of(drive), suppress(FileNotFoundError):
-        shutil.rmtree(drive / WORKING)
+    with told_of(drive):
+        _remove(drive / WORKING)
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

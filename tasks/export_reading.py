@@ -4,12 +4,13 @@ What stands here runs in threads of the copy, several blobs at once. It knows ne
 lets it go on, or ends it.
 """
 
+import errno
 import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Semaphore
@@ -26,6 +27,11 @@ from tasks.way import Way
 
 _TRIES: Final = 3
 _ZEROS: Final = bytes(BLOCK_BYTES_MAX)
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class DriveFullError(Exception):
+    """The drive has no room for a blob, although there should be: blobs grow, and others write to drives."""
 
 
 class _ChangedError(Exception):
@@ -83,6 +89,7 @@ class BlobReading:
         Raises:
             BlobFailedError: it is gone, changes faster than it is read, is none that a manifest can list, or
                 the drive does not take it.
+            DriveFullError: the drive has no room for it.
             StoreError: the store refused it, or does not answer.
             DriveError: the drive is gone.
             CopyStoppedError: the copy ends.
@@ -103,16 +110,19 @@ class BlobReading:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except OSError as error:
             if not self.drive.is_dir():
                 raise DriveError("DiskNotFound", "the drive was taken out of the bay during its copy") from None
+            if error.errno in _FULL:
+                raise DriveFullError from None
             raise BlobFailedError(BlobStatus.IO_FAILED) from None
 
     def _fetch(self, order: Order, stored: StoredBlob) -> Written:
         told = stored.facts.content_md5
         whole = hashlib.md5(usedforsecurity=False)
         pieces = []
-        with self._unfinished(order.entry, "") as laid:
+        with ExitStack() as unfinished:
+            laid = unfinished.enter_context(self._unfinished(order.entry, ""))
             with laid.open("wb") as file:
                 for offset, data in self._pieces(order, stored):
                     if told is not None:
@@ -125,27 +135,26 @@ class BlobReading:
                     file.write(data)
                     pieces.append((offset, len(data), md5_of(data)))
                 file.truncate(stored.length)
+                file.flush()
                 _to_disk(file.fileno())
             if not stored.e_tag:
                 _require_same(order, stored)
             is_as_stored = told in {None, whole.digest()}
-            facts = stored.facts if is_as_stored else replace(stored.facts, content_md5=None)
-            metadata = properties = None
-            with suppress(ManifestError):
-                data = write_properties(
-                    facts, last_modified=stored.last_modified, e_tag=stored.e_tag, length=stored.length
-                )
-                properties = self._attach(order.entry, "properties", data)
-            if stored.facts.metadata:
-                with suppress(ManifestError):
-                    metadata = self._attach(order.entry, "metadata", write_metadata(stored.facts.metadata))
+            attached = {
+                kind: (unfinished.enter_context(self._laid(order.entry, f".{kind}", data)), md5_of(data))
+                for kind, data in _facts_of(stored, is_as_stored=is_as_stored)
+            }
+            # Nothing gets its name before all of it is there: a drive that is full keeps no part of a blob.
+            for kind, (beside, _) in attached.items():
+                self._name(beside, f"{order.entry.file}.{kind}")
             self._name(laid, order.entry.file)
+        files = {kind: (f"{order.entry.file}.{kind}", digest) for kind, (_, digest) in attached.items()}
         return Written(
             length=stored.length,
             last_modified=stored.last_modified.isoformat(),
             pieces=pieces,
-            properties=properties,
-            metadata=metadata,
+            properties=files.get("properties"),
+            metadata=files.get("metadata"),
             has_metadata=bool(stored.facts.metadata),
             is_page_blob=stored.is_page_blob,
             is_as_stored=is_as_stored,
@@ -186,16 +195,15 @@ class BlobReading:
         finally:
             laid.unlink(missing_ok=True)
 
-    def _attach(self, entry: Entry, kind: str, data: bytes) -> tuple[str, str]:
-        file = f"{entry.file}.{kind}"
-        with self._unfinished(entry, f".{kind}") as laid:
+    @contextmanager
+    def _laid(self, entry: Entry, suffix: str, data: bytes) -> Iterator[Path]:
+        with self._unfinished(entry, suffix) as laid:
             self.way.require_open()
             with laid.open("wb") as stream:
                 stream.write(data)
                 stream.flush()
                 _to_disk(stream.fileno())
-            self._name(laid, file)
-        return file, md5_of(data)
+            yield laid
 
     def _name(self, laid: Path, file: str) -> None:
         """Give a whole file its name, without going through a link that leads out of the drive."""
@@ -213,6 +221,19 @@ class BlobReading:
 
 def _to_disk(file: int) -> None:
     os.fsync(file)
+
+
+def _facts_of(stored: StoredBlob, *, is_as_stored: bool) -> Iterator[tuple[str, bytes]]:
+    """Make the files that lie beside a blob, by their kind; one that could not be read back is left out."""
+    facts = stored.facts if is_as_stored else replace(stored.facts, content_md5=None)
+    with suppress(ManifestError):
+        yield (
+            "properties",
+            write_properties(facts, last_modified=stored.last_modified, e_tag=stored.e_tag, length=stored.length),
+        )
+    if facts.metadata:
+        with suppress(ManifestError):
+            yield "metadata", write_metadata(facts.metadata)
 
 
 def _require_listable(stored: StoredBlob) -> None:
