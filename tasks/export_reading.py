@@ -118,28 +118,11 @@ class BlobReading:
             raise BlobFailedError(BlobStatus.IO_FAILED) from None
 
     def _fetch(self, order: Order, stored: StoredBlob) -> Written:
-        told = stored.facts.content_md5
-        whole = hashlib.md5(usedforsecurity=False)
-        pieces = []
         with ExitStack() as unfinished:
             laid = unfinished.enter_context(self._unfinished(order.entry, ""))
-            with laid.open("wb") as file:
-                for offset, data in self._pieces(order, stored):
-                    if told is not None:
-                        whole.update(data)
-                    order.bytes_read += len(data)
-                    if stored.is_page_blob and data == _ZEROS[: len(data)]:
-                        continue
-                    self.way.require_open()
-                    file.seek(offset)
-                    file.write(data)
-                    pieces.append((offset, len(data), md5_of(data)))
-                file.truncate(stored.length)
-                file.flush()
-                _to_disk(file.fileno())
+            pieces, is_as_stored = self._write(laid, order, stored)
             if not stored.e_tag:
                 _require_same(order, stored)
-            is_as_stored = told in {None, whole.digest()}
             attached = {
                 kind: (unfinished.enter_context(self._laid(order.entry, f".{kind}", data)), md5_of(data))
                 for kind, data in _facts_of(stored, is_as_stored=is_as_stored)
@@ -159,6 +142,26 @@ class BlobReading:
             is_page_blob=stored.is_page_blob,
             is_as_stored=is_as_stored,
         )
+
+    def _write(self, laid: Path, order: Order, stored: StoredBlob) -> tuple[list[tuple[int, int, str]], bool]:
+        """Write the content; tells its pieces, and whether it has the MD5 that the store tells of it."""
+        told = stored.facts.content_md5
+        whole = hashlib.md5(usedforsecurity=False)
+        pieces = []
+        with laid.open("wb") as file:
+            for offset, data in self._pieces(order, stored):
+                if told is not None:
+                    whole.update(data)
+                order.bytes_read += len(data)
+                if stored.is_page_blob and data == _ZEROS[: len(data)]:
+                    continue
+                self.way.require_open()
+                file.seek(offset)
+                file.write(data)
+                pieces.append((offset, len(data), md5_of(data)))
+            file.truncate(stored.length)
+            _to_disk(file.fileno())
+        return pieces, told in {None, whole.digest()}
 
     # -- the store -------------------------------------------------------------------------------------
 

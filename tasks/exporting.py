@@ -5,23 +5,25 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from itertools import islice
+from datetime import datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
 from models.blob_facts import BlobFacts
-from models.blob_lists import BlobSelection, incomplete_list_name, select_blobs, write_blob_list
+from models.blob_lists import incomplete_list_name, select_blobs, write_blob_list
 from models.copies import BlobReport, DriveCopy, drive_status_of
-from models.copy_logs import BlobStatus, DriveStatus, write_copy_log
+from models.copy_logs import BlobStatus, DriveStatus, LoggedBlob, write_copy_log
 from models.database import reading, writing
 from models.drives import WITHOUT_ERRORS, Drive, drives_of, serial
 from models.errors import DriveError, StoreError
 from models.jobs import Job, LogLevel, read_job
-from models.lifecycle import DRIVE_TO_COPY
-from models.manifests import ManifestWriter
+from models.lifecycle import DriveState
+from models.manifests import ManifestWriter, require_drive_id
 from tasks.acts import act
 from tasks.containers import open_container
 from tasks.copying import DriveCopying
@@ -29,8 +31,8 @@ from tasks.export_filling import DriveFilling, Filled, Room, plan_drive
 from tasks.export_journal import MANIFEST, WORKING, Entry, ExportJournal, discard_working_folder, told_of
 from tasks.export_listing import Listing, read_selection
 from tasks.mounts import drives_in
-from tasks.pulse import CopyCancelledError, CopyLimits, Pulse
-from tasks.stores import BlobWriter
+from tasks.pulse import CopyCancelledError, CopyLimits, Pulse, open_pulsing
+from tasks.stores import BlobWriter, NameRefusedError
 
 _CREATOR: Final = "Drivepost"
 _ROWS: Final = 256
@@ -59,7 +61,7 @@ class DriveExporting(DriveCopying):
             self._begin(None)
             # With its manifest's hash in the row all was done but to tidy up.
             if not self._drive().manifest_hash:
-                with closing(ExportJournal(folder, f"{self.job_id}/{self.number}")) as journal:
+                with closing(ExportJournal(folder, f"{self.job_id}-{self.number}")) as journal:
                     self._export(journal, folder, bay, self.pulse)
             discard_working_folder(folder)
             self.finish()
@@ -76,6 +78,7 @@ class DriveExporting(DriveCopying):
             return session.get_one(Drive, (self.job_id, self.number))
 
     def _export(self, journal: ExportJournal, folder: Path, bay: Path, pulse: Pulse) -> None:
+        require_drive_id(self._drive().drive_id)
         if not journal.is_planned:
             self._plan(journal, folder, bay, pulse)
         filling = DriveFilling(Filled(self.job_id, self.number, journal), folder, self.store_address, pulse)
@@ -86,9 +89,9 @@ class DriveExporting(DriveCopying):
             raise
         self._report(journal)
         digest = self._write_manifest(journal, folder, pulse)
-        with (folder / MANIFEST).open("rb") as manifest:
+        with open_pulsing(folder / MANIFEST, pulse.beat) as manifest:
             self._back_up(manifest)
-        self._log_everything(journal)
+        self._log_everything(journal, pulse)
         with self._guarded() as (session, drive):
             drive.manifest_file = f"\\{MANIFEST}"
             drive.manifest_hash = digest
@@ -99,30 +102,21 @@ class DriveExporting(DriveCopying):
     def _plan(self, journal: ExportJournal, folder: Path, bay: Path, pulse: Pulse) -> None:
         with reading() as session:
             job = session.get_one(Job, self.job_id)
-            drives = drives_of(session, self.job_id)
-            last = self._last_before(session)
-
-        def opened(name: str) -> Any:
-            return open_container(self.store_address, name)
-
-        selection = _selection(job, opened)
+            # Drives that were begun have plans of their own.
+            waiting = [
+                serial(drive.drive_id)
+                for drive in drives_of(session, self.job_id)
+                if drive.number != self.number and drive.state is DriveState.RECEIVED
+            ]
+            last = _last_seen_to(session, self.job_id)
         mounted = _mounted(bay)
-        later = [
-            Room.on(mounted[serial(drive.drive_id)])
-            for drive in drives
-            if drive.number > self.number and drive.state in DRIVE_TO_COPY and serial(drive.drive_id) in mounted
-        ]
-        listing = Listing(selection, self.store_address, opened, pulse.beat)
-        plan_drive(journal, listing.after(last), Room.on(folder), later)
-
-    def _last_before(self, session: Session) -> str | None:
-        """Find the last blob of the list that the drives before this one saw to; one that failed saw to none."""
-        for drive in reversed(drives_of(session, self.job_id)):
-            if drive.number < self.number and drive.copy_status in _COPIED:
-                begun = session.get_one(DriveCopy, (self.job_id, drive.number))
-                if begun.planned:
-                    return str(begun.planned[0]["path"])
-        return None
+        later = []
+        for name in waiting:
+            # What is wrong with another drive ends that one, when its turn comes.
+            with suppress(DriveError, KeyError):
+                later.append(Room.on(mounted[name]))
+        found = _listing(job, self.store_address, pulse).after(last)
+        plan_drive(journal, found, Room.on(folder), later)
 
     # -- what is told of it ----------------------------------------------------------------------------
 
@@ -131,8 +125,15 @@ class DriveExporting(DriveCopying):
         entries = journal.entries(_TOLD)
         while batch := list(islice(entries, _ROWS)):
             with self._guarded() as (session, _):
-                for entry in batch:
-                    session.merge(self._reported(entry))
+                numbers = [entry.number for entry in batch]
+                session.connection().execute(
+                    delete(BlobReport).where(
+                        col(BlobReport.job_id) == self.job_id,
+                        col(BlobReport.drive_number) == self.number,
+                        col(BlobReport.blob_number).in_(numbers),
+                    )
+                )
+                session.add_all(self._reported(entry) for entry in batch)
 
     def _reported(self, entry: Entry) -> BlobReport:
         told = entry.logged()
@@ -167,24 +168,46 @@ class DriveExporting(DriveCopying):
             _to_disk(folder)
         return digest
 
-    def _log_everything(self, journal: ExportJournal) -> None:
+    def _log_everything(self, journal: ExportJournal, pulse: Pulse) -> None:
         with reading() as session:
             job = session.get_one(Job, self.job_id)
             drive = session.get_one(Drive, (self.job_id, self.number))
             status = drive_status_of(session, self.job_id, self.number)
         if job.log_level is not LogLevel.VERBOSE:
             return
-        blobs = (entry.logged() for entry in journal.entries())
-        uri = self._put_log("verbose", lambda file: write_copy_log(file, drive.drive_id, blobs, status))
+
+        def logged() -> Iterator[LoggedBlob]:
+            for entry in journal.entries():
+                pulse.beat()
+                yield entry.logged()
+
+        uri = self._put_log("verbose", lambda file: write_copy_log(file, drive.drive_id, logged(), status))
         with self._guarded() as (session, row):
             row.verbose_log_uri = uri
             session.add(row)
 
 
-def _selection(job: Job, opened: Callable[[str], Any]) -> BlobSelection:
-    if job.export_blob_list_blob_path is not None:
-        return read_selection(job.export_blob_list_blob_path, opened)
-    return select_blobs(job.export_blob_paths, job.export_blob_path_prefixes)
+def _listing(job: Job, store_address: str, pulse: Pulse) -> Listing:
+    def opened(name: str) -> Any:
+        return open_container(store_address, name)
+
+    if job.export_blob_list_blob_path is None:
+        selection = select_blobs(job.export_blob_paths, job.export_blob_path_prefixes)
+    else:
+        selection = read_selection(job.export_blob_list_blob_path, opened, pulse.beat)
+    return Listing(selection, store_address, opened, pulse.beat)
+
+
+def _last_seen_to(session: Session, job_id: UUID) -> str | None:
+    """Find the last blob of the job's list that a drive saw to; one that failed saw to none."""
+    copied = [drive.number for drive in drives_of(session, job_id) if drive.copy_status in _COPIED]
+    # By time: a drive may turn up after those that come behind it were copied.
+    begun = sorted((session.get_one(DriveCopy, (job_id, number)) for number in copied), key=_started_at)
+    return next((str(each.planned[0]["path"]) for each in reversed(begun) if each.planned), None)
+
+
+def _started_at(begun: DriveCopy) -> datetime:
+    return begun.started_at
 
 
 def _mounted(bay: Path) -> dict[str, Path]:
@@ -234,6 +257,8 @@ def export_drive(job_id: UUID, number: int, token: int, bay: Path, store_address
 def list_what_fits_nowhere(job_id: UUID, token: int, store_address: str, limits: CopyLimits) -> bool:
     """Name the blobs for which no drive had room in a list blob, which a next job can take; none where all fit.
 
+    Where a drive failed, those are named too that it would have taken and no other drive did.
+
     Returns:
         Whether it is done; False when a cancel was heard.
 
@@ -253,7 +278,11 @@ def _list_what_fits_nowhere(job_id: UUID, pulse: Pulse, store_address: str) -> N
         job = read_job(session, job_id)
         drives = drives_of(session, job_id)
         begun = [session.get(DriveCopy, (job_id, drive.number)) for drive in drives]
-    paths = _left_out(job_id, [drive.number for drive in drives if drive.copy_status in _COPIED], pulse.beat)
+        last = _last_seen_to(session, job_id)
+    copied = [drive.number for drive in drives if drive.copy_status in _COPIED]
+    paths = _left_out(job_id, copied, pulse.beat)
+    if any(each is not None and each.drive_number not in copied for each in begun):
+        paths = chain(paths, _seen_to_by_none(job, store_address, pulse, last))
     first = next(paths, None)
     if first is None:
         return
@@ -264,9 +293,12 @@ def _list_what_fits_nowhere(job_id: UUID, pulse: Pulse, store_address: str) -> N
     aside = f"{job_id}/incomplete-{pulse.token}"
     blob = BlobWriter(container, path, aside, BlobFacts(content_type="application/xml"))
     try:
-        write_blob_list(blob, _chained(first, paths))
+        write_blob_list(blob, chain([first], paths))
         blob.finish()
-    except StoreError:
+    except NameRefusedError:
+        # A job whose list cannot be kept must end all the same, as one whose logs cannot.
+        return
+    except (StoreError, CopyCancelledError):
         blob.abandon()
         raise
     finally:
@@ -278,9 +310,11 @@ def _list_what_fits_nowhere(job_id: UUID, pulse: Pulse, store_address: str) -> N
         session.add(job)
 
 
-def _chained(first: str, others: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from others
+def _seen_to_by_none(job: Job, store_address: str, pulse: Pulse, last: str | None) -> Iterator[str]:
+    # A list blob that cannot be read was told of in each drive's log.
+    with suppress(DriveError):
+        listing = _listing(job, store_address, pulse)
+        yield from (found.path for found in listing.after(last) if found.status is None)
 
 
 def _left_out(job_id: UUID, numbers: list[int], between: Callable[[], None]) -> Iterator[str]:

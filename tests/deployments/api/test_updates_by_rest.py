@@ -732,7 +732,11 @@ def test_a_job_of_another_type_keeps_its_rules_at_update(in_process: InProcess) 
 
 def test_the_list_of_what_fit_on_no_drive_is_told_once_there_is_one(in_process: InProcess) -> None:
     """As the description has it, beside the job's other properties; before, it is absent."""
-    export = {"jobType": "Export", "driveList": None, "export": {"blobList": {"blobPathPrefix": ["/"]}}}
+    export: dict[str, Any] = {
+        "jobType": "Export",
+        "driveList": None,
+        "export": {"blobList": {"blobPathPrefix": ["/"]}},
+    }
     make(("job1", "Packaging"), **export)
     with in_process.client() as client:
         assert "incompleteBlobListUri" not in properties_of(client.get(in_process.job_url()))
