@@ -37,10 +37,11 @@ def watch(log: int, written: Callable[[], None]) -> None:
         container: Any = open_container(address, name)
         put, upload = container.put, container.upload
 
-        def watched_put(path: str, *args: Any, **kwargs: Any) -> None:
+        def watched_put(path: str, *args: Any, **kwargs: Any) -> Any:
             tell("+", path, 0)
-            put(path, *args, **kwargs)
+            e_tag = put(path, *args, **kwargs)
             tell("-", path, 0)
+            return e_tag
 
         def watched_upload(path: str, *args: Any, **kwargs: Any) -> Any:
             begun = upload(path, *args, **kwargs)

@@ -1,6 +1,7 @@
 """Metadata and properties files: what is written is read back, and what no header can hold is refused."""
 
 from base64 import b64encode
+from datetime import timedelta, timezone
 from string import ascii_letters, digits, printable
 
 import pytest
@@ -118,3 +119,12 @@ def test_metadata_of_just_its_limit_is_taken() -> None:
     """Names and values together, to the byte."""
     metadata = {"a": "x" * (METADATA_BYTES_MAX - 1)}
     assert read_metadata(write_metadata(metadata)) == metadata
+
+
+def test_a_time_of_another_zone_is_told_in_utc() -> None:
+    """Some stores tell it in a zone of their own making."""
+    zone = timezone(timedelta(hours=2))
+    told = [
+        write_properties(BlobFacts(), last_modified=at, e_tag="", length=0) for at in (NOON, NOON.astimezone(zone))
+    ]
+    assert told[0] == told[1]

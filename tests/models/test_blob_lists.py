@@ -14,7 +14,7 @@ from models.errors import ManifestError
 from models.manifests import replace_unwritable
 from tests.builders import NOON
 
-CONTAINERS = st.sampled_from(["bob", "bobkids", "alice", "$root", "a1"])
+CONTAINERS = st.sampled_from(["bob", "bobkids", "alice", "$root", "a1a"])
 BLOBS = st.builds("{}/{}".format, CONTAINERS, st.text("ab/k", min_size=1, max_size=4))
 PREFIXES = st.one_of(
     st.sampled_from(["/", "/bob", "/bob/", "/$root/", "/$root", "/$", "/bobk", "/b"]),
@@ -52,6 +52,12 @@ def test_a_selection_takes_what_the_rule_takes_and_each_blob_once(
 def test_a_path_may_have_a_slash_in_front_or_no_container() -> None:
     """Without one it is in the root container."""
     assert select_blobs(["/a1/b", "a1/b", "top", "/$root/top"], []).paths == ("a1/b", "$root/top")
+
+
+@pytest.mark.parametrize("name", ["", "..", "%2e%2e", "UPPER", "ab", "a b", ".drivepost", "c" * 64, "x\x01y"])
+def test_what_no_container_can_be_called_is_none(name: str) -> None:
+    """A store would refuse it, or look elsewhere; the others stay."""
+    assert select_blobs([], [f"/{name}/", "/bob/"]).containers == ("bob",)
 
 
 @given(st.lists(st.text(min_size=1, max_size=9).filter(lambda text: text not in {"/"} and "\x00" not in text)))

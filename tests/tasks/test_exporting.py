@@ -1,14 +1,19 @@
 """The export onto drives: what is asked for, byte by byte, and nothing else; told truly where it cannot be."""
 
+import errno
 import hashlib
+import json
+import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -27,21 +32,21 @@ from models.copies import BlobReport
 from models.copy_logs import BlobStatus, DriveStatus, read_copy_log
 from models.database import database_time, reading, writing
 from models.drives import drives_of
-from models.errors import CopyHeldElsewhereError, LeaseLostError, StoreError
+from models.errors import CopyHeldElsewhereError, DriveError, LeaseLostError, StoreError
 from models.jobs import read_job, request_cancel
 from models.lifecycle import Actor, DriveState, JobState, JobType
 from models.manifest_reader import check_manifest, iterate_blobs
 from models.manifests import BLOCK_BYTES_MAX
 from models.settings import Settings
-from tasks import export_filling, exporting
+from tasks import export_filling, export_reading, exporting
 from tasks.containers import containers_of, open_container
 from tasks.drives import take_lease
 from tasks.export_filling import Room
-from tasks.export_journal import WORKING
+from tasks.export_journal import WORKING, ExportJournal
 from tasks.exporting import export_drive
 from tasks.folder_store import FolderContainer
-from tasks.pulse import CopyLimits
-from tasks.stores import BlobMissingError, ForbiddenError, StoredBlob
+from tasks.pulse import CopyLimits, Pulse
+from tasks.stores import BlobMissingError, ForbiddenError, NameRefusedError, Part, StoredBlob
 from tests.builders import (
     ACCOUNT,
     drive_of,
@@ -52,6 +57,7 @@ from tests.builders import (
     run_out,
     stored,
 )
+from tests.posted_stores import KINDS, posted_store
 
 LIMITS: Final = CopyLimits(60, 0.01, 64, 4, 32 * 2**20, reads_back=True)
 FACTS: Final = BlobFacts("text/plain", "gzip", "de", "no-cache", None, {"colour": "grün".encode().hex(), "n": "1"})
@@ -835,3 +841,267 @@ def test_all_containers_of_a_folder_are_named() -> None:
     (folder / "file").write_bytes(b"")
     assert list(containers_of(store_address())) == ["$root", "a1a", "b1b"]
     assert list(containers_of(store_address(ACCOUNT.replace("account1", "account9")))) == []
+
+
+# What a drive, a list or a store brings along.
+
+
+def test_a_drives_own_journal_is_never_opened(tmp_path: Path) -> None:
+    """Not a link to a file of ours; a file in the folder's place goes as well."""
+    fill_store({"data/a": b"1"})
+    ours = tmp_path / "ours.db"
+    with closing(sqlite3.connect(ours)) as db:
+        db.executescript("CREATE TABLE told (key TEXT PRIMARY KEY, value TEXT)")
+    before = ours.read_bytes()
+    for brought in ("link", "file"):
+        job_id = export_job(name=f"job-{brought}", prefixes=("/data/",))
+        folder = Settings().bay / "E1" / WORKING
+        if brought == "file":
+            folder.write_bytes(b"no folder")
+        else:
+            folder.mkdir()
+            (folder / "journal").symlink_to(ours)
+        run(job_id)
+        assert listed_on() == {"data/a": b"1"}
+        assert not folder.exists()
+        assert ours.read_bytes() == before
+        send_back(job_id)
+        shutil.rmtree(Settings().bay)
+
+
+def test_a_name_that_is_no_text_keeps_no_other_blob_out() -> None:
+    """It is told of with U+FFFD."""
+    fill_store({"data/a": b"1", "data/z": b"2"})
+    place = os.fsencode(Settings().data_directory / "store/account1/data")
+    os.close(os.open(place + b"/b\xff", os.O_CREAT))
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert list(listed_on()) == ["data/a", "data/z"]
+    assert reports(job_id) == {"data/b\ufffd": BlobStatus.FILE_NAME_INVALID}
+
+
+@pytest.mark.parametrize(
+    "prefix", ["//", "/../", "/../account2/", "/%2e%2e/", "/UPPER/", "/ab/", "/a b/", "/\x01y/z", "/data/\x01"]
+)
+@pytest.mark.parametrize("kind", ["folder", "azurite", "s3_server"])
+def test_a_prefix_of_what_no_container_can_be_takes_nothing(
+    kind: str, prefix: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Least of all the blobs of another account; and the job comes to its end."""
+    put("data", "a", b"1", NO_FACTS)
+    other = Settings().data_directory / "store" / "account2" / "data"
+    other.mkdir(parents=True)
+    (other / "secret").write_bytes(b"2")
+    if kind != "folder":
+        server = request.getfixturevalue(kind)
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("DRIVEPOST_STORES", json.dumps({"account1": server.address}))
+    job_id = export_job(prefixes=(prefix,))
+    run(job_id)
+    assert listed_on() == {}
+    assert reports(job_id) == {}
+
+
+@pytest.mark.parametrize("name", ["WD 123", "x" * 70])
+def test_a_drive_whose_serial_number_no_manifest_can_hold_is_not_filled(name: str) -> None:
+    """It is found out before the first byte, and what it would have taken is listed."""
+    fill_store({"data/a": b"1"})
+    (Settings().bay / name).mkdir()
+    with writing() as session:
+        now = database_time(session)
+        export = {"blobList": {"blobPathPrefix": ["/data/"]}}
+        job_id = job_in(session, JobState.SHIPPING, at=now, jobType="Export", driveList=None, export=export)
+        check_in(session, job_id, [name], at=now, by=Actor.OPERATOR)
+    run(job_id)
+    assert drive_of(job_id).copy_status is DriveStatus.MANIFEST_FORMAT_INVALID
+    assert list((Settings().bay / name).iterdir()) == []
+    assert incomplete() == ("data/a",)
+
+
+# Room that is not there, and drives that come and go.
+
+
+def incomplete() -> tuple[str, ...]:
+    """Read the list of what came to no drive; empty where there is none."""
+    found = logs_of(Settings().data_directory, "incomplete")
+    return read_blob_list(BytesIO(found[0].read_bytes())).paths if found else ()
+
+
+def test_a_drive_that_is_full_although_planned_leaves_no_part_and_lists_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A blob has all of its files or none, and the counts are of those that came."""
+    fill_store({f"data/{name}": bytes(100) for name in "abc"}, FACTS)
+    to_disk, left = export_reading._to_disk, [5]
+
+    def filling(file: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "full")
+        to_disk(file)
+
+    monkeypatch.setattr(export_reading, "_to_disk", filling)
+    job_id = export_job(prefixes=("/data/",))
+    limits = replace(LIMITS, requests_at_once=1, memory_bytes=BLOCK_BYTES_MAX)
+    token = lease(job_id)
+    assert export_drive.fn(job_id, 1, token, Settings().bay, store_address(), limits)
+    run_out(job_id)
+    run(job_id)
+    files = {path.split(".")[0] for path in all_files_of() if path.startswith("data/")}
+    whole = set(listed_on())
+    assert files == whole
+    assert len(all_files_of()) == 3 * len(whole) + 1
+    assert incomplete() == tuple(sorted({"data/a", "data/b", "data/c"} - whole)) != ()
+    drive = drive_of(job_id)
+    assert drive.bytes_total == drive.bytes_succeeded == 100 * len(whole)
+    assert drive.copy_status is DriveStatus.COMPLETED_WITH_ERRORS
+
+
+def test_folders_take_room_too(rooms: Callable[..., None]) -> None:
+    """One cluster each, where they are new."""
+    fill_store({"data/a": b"1", "data/x/y/z": b"2"})
+    rooms(8)
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert list(listed_on()) == ["data/a", "data/x/y/z"]
+    with closing(ExportJournal(Settings().bay / "E1", "somebody")) as journal:
+        journal.plan("data/a", 1)
+        journal.plan("data/x/y/z", 1)
+        journal.plan("data/x/y/zz", 1)
+        assert journal.folders == 3
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_a_lost_drive_would_have_taken_is_listed(
+    rooms: Callable[..., None], monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    """Whether it is lost before its turn or in the middle of it."""
+    fill_store({f"data/{name}": random_bytes(40, at) for at, name in enumerate("abcd")})
+    rooms(100, 100)
+    job_id = export_job(2, prefixes=("/data/",))
+    fill = export_filling.DriveFilling.fill
+
+    def losing(self: export_filling.DriveFilling) -> None:
+        if not is_late or self._filled.number == 2:
+            shutil.rmtree(Settings().bay / "E2")
+        fill(self)
+
+    monkeypatch.setattr(export_filling.DriveFilling, "fill", losing)
+    run(job_id)
+    assert list(listed_on("E1")) == ["data/a", "data/b"]
+    assert drive_of(job_id, 2).copy_status is DriveStatus.DISK_NOT_FOUND
+    assert incomplete() == ("data/c", "data/d")
+
+
+def test_a_drive_that_turns_up_late_takes_nothing_twice() -> None:
+    """Though it stands before those that were copied meanwhile."""
+    fill_store({f"data/{name}": name.encode() for name in "ab"})
+    job_id = export_job(2, prefixes=("/data/",))
+    assert export_drive.fn(job_id, 2, lease(job_id), Settings().bay, store_address(), LIMITS)
+    run_out(job_id)
+    run(job_id)
+    assert (set(listed_on("E2")), set(listed_on("E1"))) == ({"data/a", "data/b"}, set())
+
+
+def test_a_later_drive_that_cannot_be_looked_at_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is filled."""
+    fill_store({"data/a": b"1"})
+    on = Room.on
+
+    def failing(drive: Path) -> Room:
+        if drive.name == "E2":
+            raise DriveError("InternalError", "it does not answer")
+        return on(drive)
+
+    monkeypatch.setattr(Room, "on", failing)
+    job_id = export_job(2, prefixes=("/data/",))
+    run(job_id)
+    assert list(listed_on("E1")) == ["data/a"]
+    assert drive_of(job_id, 2).copy_status is DriveStatus.INTERNAL_ERROR
+
+
+def test_a_list_whose_name_the_store_refuses_keeps_no_job_from_its_end(
+    rooms: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes without."""
+    fill_store({"data/a": bytes(1000)})
+    rooms(100)
+    job_id = export_job(prefixes=("/data/",))
+    put_blob = FolderContainer.put
+
+    def refusing(self: FolderContainer, path: str, *args: Any, **options: Any) -> str:
+        if path.endswith("_incomplete.xml"):
+            raise NameRefusedError("no")
+        return put_blob(self, path, *args, **options)
+
+    monkeypatch.setattr(FolderContainer, "put", refusing)
+    run(job_id)
+    with reading() as session:
+        job = read_job(session, job_id)
+    assert (job.state, job.incomplete_blob_list_uri) == (JobState.PACKAGING, None)
+
+
+def test_a_cancel_is_heard_while_lists_are_read_and_logs_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease is held on to as well: the pulse beats wherever a million entries are gone through."""
+    fill_store({"lists/list.xml": b"<BlobList><BlobPathPrefix>/none/</BlobPathPrefix></BlobList>", "data/a": b"1"})
+    begun: list[str] = []
+    beat = Pulse.beat
+
+    def telling(self: Pulse) -> None:
+        begun.append(sys._getframe(1).f_code.co_name)
+        beat(self)
+
+    monkeypatch.setattr(Pulse, "beat", telling)
+    first = export_job(export={"blobListBlobPath": "lists/list.xml"})
+    run(first)
+    send_back(first)
+    assert {"readinto", "_names", "_by_prefixes"} <= set(begun)
+    shutil.rmtree(Settings().bay)
+    begun.clear()
+    run(export_job(name="job2", prefixes=("/data/",), logLevel="Verbose", backupDriveManifest=True))
+    assert {"logged", "readinto"} <= set(begun)
+
+
+# Each kind of store.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_from_each_kind_of_store_can_be_imported_there(
+    kind: str, data_directory: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes, properties and metadata come back as they were, of a page blob on Azure too."""
+    store = posted_store(kind, data_directory, request, monkeypatch)
+    facts = BlobFacts("text/plain", "gzip", "de", "no-cache", None, {"n": "1", "colour": "blue"})
+    blobs = {"a.txt": b"a", "empty": b"", "sub/größe 🚚": random_bytes(BLOCK_BYTES_MAX + 5), "a+b %20&=?#;'": b"x"}
+    for name, data in blobs.items():
+        told = replace(facts, content_md5=hashlib.md5(data, usedforsecurity=False).digest())
+        open_container(store.address, "data").put(name, data, told, "test", overwrite=True)
+    if kind == "azure":
+        page = random_bytes(512)
+        blobs["disk.vhd"] = bytes(BLOCK_BYTES_MAX) + page
+        pages = open_container(store.address, "data").upload_pages("disk.vhd", BLOCK_BYTES_MAX + 512, "test")
+        pages.write(Part(0, BLOCK_BYTES_MAX, 512), page)
+        digest = hashlib.md5(blobs["disk.vhd"], usedforsecurity=False).digest()
+        pages.commit(replace(facts, content_md5=digest), overwrite=True)
+    container = open_container(store.address, "data")
+    before = {name: container.stat(name) for name in blobs}
+    job_id = export_job(prefixes=("/",), logLevel="Verbose", backupDriveManifest=True)
+    run(job_id)
+    drive = drive_of(job_id)
+    assert drive.copy_status is DriveStatus.COMPLETED
+    assert listed_on() == {f"data/{name}": data for name, data in blobs.items()}
+    assert list(store.logs("manifest").values()) == [all_files_of()["DriveManifest.xml"]]
+    assert len(store.logs("verbose")) == 1
+    for name in blobs:
+        container.delete(name)
+    send_back(job_id)
+    entry = {"driveId": "E1", "manifestFile": drive.manifest_file, "manifestHash": drive.manifest_hash}
+    imported = received_of_entries([entry], "job2")
+    assert "is copied" in str(import_drives.fn(str(imported)).message)
+    assert drive_of(imported).copy_status is DriveStatus.COMPLETED
+    assert store.blobs() == blobs
+    for name, was in before.items():
+        now = container.stat(name)
+        assert (now.facts, now.is_page_blob) == (was.facts, was.is_page_blob)
+    assert store.aside() == []
