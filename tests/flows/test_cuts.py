@@ -336,7 +336,12 @@ def of_export_blobs(world: World) -> Callable[[], State[Any]]:
     blobs = {"blobPath": ["data/none"], "blobPathPrefix": ["/data/"]}
     with writing() as session:
         now = database_time(session)
-        export: dict[str, Any] = {"jobType": "Export", "driveList": None, "export": {"blobList": blobs}, "logLevel": "Verbose"}
+        export: dict[str, Any] = {
+            "jobType": "Export",
+            "driveList": None,
+            "export": {"blobList": blobs},
+            "logLevel": "Verbose",
+        }
         job_id = job_in(session, JobState.SHIPPING, at=now, **export)
         check_in(session, job_id, ["E1", "E2"], at=now, by=Actor.OPERATOR)
     for serial in ("E1", "E2"):
