@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, ColumnElement, ForeignKeyConstraint, or_, update
+from sqlalchemy import JSON, BigInteger, ColumnElement, ForeignKeyConstraint, and_, or_, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.columns import UtcDateTime, words
@@ -273,6 +273,21 @@ def copied_bytes(session: Session, job_id: UUID) -> tuple[int, int]:
 
 def _nobody_copies(at: datetime) -> ColumnElement[bool]:
     return or_(col(Job.copy_lease_until).is_(None), col(Job.copy_lease_until) <= at)
+
+
+def copy_is_stalled(at: datetime, lease_seconds: float) -> ColumnElement[bool]:
+    """Tell of a job, as a condition, whether its copy was begun and gave no sign of life for twice its lease.
+
+    Args:
+        at: now, aware UTC.
+        lease_seconds: for how long a copy that does not report is believed to be alive.
+    """
+    # A run that ends gives its lease back; one that ran out is a worker that died.
+    return and_(
+        col(Job.state).in_(RULES[Operation.COPY].done),
+        col(Job.cancel_requested_at).is_(None),
+        col(Job.copy_lease_until) <= at - timedelta(seconds=lease_seconds),
+    )
 
 
 def lost_cancels(session: Session, at: datetime, rows_max: int) -> list[tuple[UUID, str]]:

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import delete, func
 from sqlmodel import Session, SQLModel, col, select
 
+from models.errors import JobHeldError
 from models.jobs import Job, read_job
 from models.lifecycle import RULES, Actor, JobState, Operation, decide, require_actor
 from models.receipts import Deletion, Reason, Subject, begin_receipts
@@ -33,12 +34,15 @@ def delete_job(
     Raises:
         JobNotFoundError: there is none, or somebody else deleted it first.
         JobStateConflictError: it is in none of the states in which it may be deleted by hand.
+        JobHeldError: it is under legal hold.
 
     Source: the seed document; the specification, section 4.
     """
     require_actor(Operation.DELETE, by)
     job = read_job(session, job_id, lock=True)
     decide(Operation.DELETE, job.state, cancel_accepted=job.cancel_requested)
+    if job.held_since is not None:
+        raise JobHeldError
     _delete(session, {job_id: (reason, at)}, at)
 
 

@@ -15,7 +15,7 @@ from sqlmodel import Session, SQLModel, col, select
 
 from models.deletion import count_rows, delete_job
 from models.drives import Drive, ExtraDrive
-from models.errors import AddressNeededError, PersonalDataErasedError
+from models.errors import AddressNeededError, JobHeldError, PersonalDataErasedError
 from models.events import EventKind, JobEvent
 from models.jobs import Job, read_job
 from models.lifecycle import (
@@ -69,11 +69,15 @@ def wish_erasure(session: Session, job_id: UUID, *, at: datetime, by: Actor, at_
         raise AddressNeededError(reason)
     if job.erasure_wished_at is not None:
         return Outcome.NOTHING_TO_DO
+    _write_wish(session, job, at=at, by=by)
+    return Outcome.WISHED
+
+
+def _write_wish(session: Session, job: Job, *, at: datetime, by: Actor) -> None:
     job.erasure_wished_at = at
     session.add(job)
-    session.add(JobEvent(job_id=job_id, at=at, kind=EventKind.ERASURE_WISHED, by=by))
+    session.add(JobEvent(job_id=job.id, at=at, kind=EventKind.ERASURE_WISHED, by=by))
     session.flush()
-    return Outcome.WISHED
 
 
 def carry_out_wish(session: Session, job: Job, *, at: datetime) -> bool:
@@ -128,14 +132,18 @@ def erase_job_of_person(
         by: who asks.
 
     Returns:
-        What `wish_erasure` says; None when the job was deleted.
+        What `wish_erasure` says; None when the job was deleted, WISHED when a legal hold keeps it for now.
 
     Raises:
         JobError: it went on, or was deleted, meanwhile; what is left of it is found again.
     """
     if state is not JobState.CREATING:
         return wish_erasure(session, job_id, at=at, by=by)
-    delete_job(session, job_id, at=at, by=by, reason=Reason.WISH)
+    try:
+        delete_job(session, job_id, at=at, by=by, reason=Reason.WISH)
+    except JobHeldError:
+        _write_wish(session, read_job(session, job_id), at=at, by=by)
+        return Outcome.WISHED
     return None
 
 
@@ -158,7 +166,7 @@ def _why_needed(session: Session, job_id: UUID, at: datetime) -> str | None:
 
 
 def _needs(at: datetime) -> Sequence[tuple[ColumnElement[bool], str]]:
-    """Tell of a job for what its address is still needed, as conditions and texts."""
+    """Tell of a job for what its personal data is still needed, as conditions and texts."""
     of_job = col(Drive.job_id) == col(Job.id)
     here = select(Drive.job_id).where(of_job, col(Drive.state).in_(DRIVE_ON_SITE))
     extra = select(ExtraDrive.id).where(
@@ -177,6 +185,7 @@ def _needs(at: datetime) -> Sequence[tuple[ColumnElement[bool], str]]:
         col(JobEvent.target) == JobState.SHIPPING,
     )
     return (
+        (col(Job.held_since).is_not(None), "the job is under legal hold, until an operator releases it"),
         (~col(Job.state).in_(ENDS), "the job is on its way, and its drives go back to its address"),
         (or_(here.exists(), extra.exists()), "drives of it are here, and go back to its address"),
         (

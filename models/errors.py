@@ -11,6 +11,7 @@
     │   ├── PropertyNotUpdatableError  PropertyNotUpdatable   the state forbids changing these properties
     │   ├── NotReadyToShipError        NotReadyToShip         return address or delivery package is missing
     │   ├── NotYetClosableError        NotYetClosable         the customer still has days to answer
+    │   ├── JobHeldError               JobHeld                a legal hold keeps it
     │   ├── WrongJobTypeError          WrongJobType           an Import job is exported, or the other way round
     │   ├── AddressNeededError         AddressNeeded          drives still go back to the address
     │   ├── PersonalDataErasedError    PersonalDataErased     the job knows nobody any more
@@ -30,6 +31,7 @@
     ├── CopyLogError                   CopyLogInvalid         a copy log cannot be read
     ├── StoreError                     StoreFailed            the store of a storage account refused
     ├── DatabaseError                  DatabaseUnusable       the database cannot be used as it is
+    ├── ClockJumpedError               ClockJumped            the clock is not where it should be
     ├── SealingKeyError                SealingKeyInvalid      a sealing key is missing or wrong
     ├── TraceWordsError                TraceWordsInvalid      the words cannot be looked for
     ├── TracesFoundError               TracesFound            what should be gone is still there
@@ -161,6 +163,15 @@ class NotYetClosableError(JobError):
             f"a Shipping job can be closed without an answer from {closable_at:%Y-%m-%d %H:%M} UTC on; "
             "until then it can be checked in or cancelled"
         )
+
+
+class JobHeldError(JobError):
+    """A legal hold keeps the job from being deleted."""
+
+    code = "JobHeld"
+
+    def __init__(self) -> None:
+        super().__init__("the job is under legal hold; an operator can release it with release-hold")
 
 
 class WrongJobTypeError(JobError):
@@ -330,6 +341,23 @@ class DatabaseError(DrivepostError):
     """The database cannot be used as it is."""
 
     code = "DatabaseUnusable"
+
+
+class ClockJumpedError(DrivepostError):
+    """The database's clock is far ahead of when it was last looked at, or behind; nothing is deleted by it."""
+
+    code = "ClockJumped"
+
+    def __init__(self, seen_at: datetime, now: datetime) -> None:
+        told = f"the database's clock shows {now:%Y-%m-%d %H:%M:%S} UTC"
+        last = f"it showed {seen_at:%Y-%m-%d %H:%M:%S} UTC when it was last looked at"
+        if now < seen_at:
+            super().__init__(f"{told}, and {last}; nothing is deleted until it has caught up: set it right")
+        else:
+            super().__init__(
+                f"{told}, but {last}; nothing is deleted: if it is right, and the service was only away, run "
+                "enforce-retention once with clock_is_right"
+            )
 
 
 class SealingKeyError(DrivepostError):

@@ -26,13 +26,16 @@ class EventKind(StrEnum):
     ERASURE_WISHED = "erasure wished"
     ERASED = "erased"
     KEYS_GIVEN_OUT = "keys given out"
+    HOLD_PLACED = "hold placed"
+    HOLD_RELEASED = "hold released"
 
 
 class JobEvent(SQLModel, table=True):
     """One thing that happened to one job.
 
     `number` grows from event to event. `source` and `target` are states, of the job or of the drive that
-    `drive_number` names; `what` names the properties that an update changed. No row holds a person's data.
+    `drive_number` names; `what` names the properties that an update changed, or why a legal hold was placed or
+    released. No row holds a person's data.
     """
 
     __tablename__ = "job_event"

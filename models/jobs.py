@@ -2,9 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import JSON, update
+from sqlalchemy import JSON, Index, text, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.columns import UtcDateTime, plain_order, words
@@ -47,12 +48,31 @@ class KekType(StrEnum):
     CUSTOMER_MANAGED = "CustomerManaged"
 
 
+class HoldReason(StrEnum):
+    """Why a job is under legal hold."""
+
+    LITIGATION = "litigation"
+    INVESTIGATION = "investigation"
+    REGULATOR = "regulator"
+    AUDIT = "audit"
+
+
+_DUE: Final = text("expires_at IS NOT NULL AND held_since IS NULL")
+_HELD: Final = text("held_since IS NOT NULL")
+
+
 class Job(SQLModel, table=True):
     """One customer's order to carry data in or out on drives sent by post.
 
     Its id is opaque and the only name that travels outside this database. Names are kept as they were
     written; `resource_key` holds them in the form in which two compare.
     """
+
+    __table_args__ = (
+        # A sweep's work follows what is due, not what is there.
+        Index("ix_job_due", "expires_at", sqlite_where=_DUE, postgresql_where=_DUE),
+        Index("ix_job_held", "held_since", sqlite_where=_HELD, postgresql_where=_HELD),
+    )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True, sa_column_kwargs=impersonal())
     subscription_id: str = Field(sa_column_kwargs=impersonal())
@@ -88,9 +108,10 @@ class Job(SQLModel, table=True):
     state_since: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     created_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     updated_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
-    expires_at: datetime | None = Field(
-        default=None, sa_type=UtcDateTime, index=True, sa_column_kwargs=impersonal()
-    )
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+    # A legal hold: the database itself deletes no row that has one. See models.holds.
+    held_since: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+    hold_reason: HoldReason | None = Field(default=None, sa_type=words(HoldReason), sa_column_kwargs=impersonal())
     cancel_requested_at: datetime | None = Field(
         default=None, sa_type=UtcDateTime, index=True, sa_column_kwargs=impersonal()
     )

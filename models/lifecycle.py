@@ -72,6 +72,7 @@ class Operation(StrEnum):
     DELETE = "delete"
     EXPIRE = "expire"
     ERASE = "erase personal data"
+    HOLD = "hold"
 
 
 class JobProperty(StrEnum):
@@ -205,9 +206,7 @@ def _each(states: frozenset[JobState], text: str) -> dict[JobState, str]:
 
 RULES: Final[Mapping[Operation, Rule]] = {
     _O.REPLACE: Rule(
-        by=_CUSTOMERS,
-        done=frozenset({_S.CREATING}),
-        way_out=_each(_ANY - {_S.CREATING}, _BEFORE_CREATION_ENDS),
+        by=_CUSTOMERS, done=frozenset({_S.CREATING}), way_out=_each(_ANY - {_S.CREATING}, _BEFORE_CREATION_ENDS)
     ),
     # Which property may change when is the table UPDATABLE; as an operation an update is never refused.
     _O.UPDATE: Rule(by=_CUSTOMERS, done=_ANY, after_cancel=Outcome.DONE),
@@ -278,6 +277,7 @@ RULES: Final[Mapping[Operation, Rule]] = {
         # An idle job whose cancel was accepted becomes Completed, and is kept for 90 days from then.
         after_cancel=Outcome.NOTHING_TO_DO,
     ),
+    _O.HOLD: Rule(by=_OPERATORS, done=_ANY, after_cancel=Outcome.DONE),  # placed and released
     _O.ERASE: Rule(  # at once, or as a wish: `models.erasure` says when it is carried out
         by=_CUSTOMERS,
         done=_ANY - {_S.CREATING},

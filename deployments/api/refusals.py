@@ -36,6 +36,7 @@ STATUS: Final[Mapping[type[DrivepostError], int]] = {
     errors.DatabaseError: 503,
     errors.IssuerAwayError: 503,
     errors.JobChangedError: 409,
+    errors.JobHeldError: 409,
     errors.JobNotFoundError: 404,
     errors.JobStateConflictError: 409,
     errors.LocationNotFoundError: 404,

@@ -7,7 +7,9 @@ from alembic import context
 from sqlalchemy import Connection, event, text
 from sqlmodel import AutoString, SQLModel
 
-import models.copies  # importing a module of tables makes its tables known
+import models.alerts  # importing a module of tables makes its tables known
+import models.clocks
+import models.copies
 import models.portal
 import models.receipts
 import models.runs

@@ -95,6 +95,7 @@ WHO: Final = {
     "delete": "customer operator",
     "expire": "service",
     "erase personal data": "customer operator",
+    "hold": "operator",
 }
 # What comes of each operation in each state, in the same order: d(one), n(othing to do), r(efused).
 WITHOUT_CANCEL: Final = {
@@ -109,6 +110,7 @@ WITHOUT_CANCEL: Final = {
     "delete": "drrrrdr",
     "expire": "dnnnndd",
     "erase personal data": "rdddddd",
+    "hold": "ddddddd",
 }
 # The same where a cancel was accepted; c is refused on the cancel's account. Packaging and Closed cannot be.
 AFTER_CANCEL: Final = {
@@ -123,6 +125,7 @@ AFTER_CANCEL: Final = {
     "delete": "drrr d ",
     "expire": "nnnn d ",
     "erase personal data": "rddd d ",
+    "hold": "dddd d ",
 }
 # A word of the way out that each refusal must show.
 WAY_OUT: Final = {

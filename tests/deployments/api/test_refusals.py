@@ -48,6 +48,7 @@ STATUSES: Final[Mapping[int, set[type[DrivepostError]]]] = {
         errors.CancelAcceptedError,
         errors.DriveMoveNotAllowedError,
         errors.JobChangedError,
+        errors.JobHeldError,
         errors.JobStateConflictError,
         errors.MoveNotAllowedError,
         errors.NotYetClosableError,
@@ -63,6 +64,7 @@ FAULTS_OF_OURS: Final = {
     errors.DrivepostError,
     errors.JobError,
     # Of flows, and of what they read and write.
+    errors.ClockJumpedError,
     errors.CopyHeldElsewhereError,
     errors.CopyStillRunningError,
     errors.LeaseLostError,
@@ -99,6 +101,7 @@ MADE: Final[tuple[DrivepostError, ...]] = (
     errors.DriveMoveNotAllowedError("Received", "Specified", []),
     errors.IssuerAwayError(),
     errors.JobChangedError(ID),
+    errors.JobHeldError(),
     errors.JobNotFoundError(),
     errors.JobStateConflictError("delete", "Shipping", "cancel it first"),
     errors.LocationNotFoundError(),
