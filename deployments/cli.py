@@ -39,6 +39,22 @@ def up() -> None:
 
 
 @app.command
+def deploy(*, pool: str) -> None:
+    """Register all flows in a work pool of the Prefect server at PREFECT_API_URL, for workers on many machines.
+
+    Safe to repeat, and to be repeated with each new version: what an operator paused or edited stays so.
+
+    Parameters
+    ----------
+    pool
+        The work pool's name; one of type process is made where there is none.
+    """
+    from deployments.deploy import deploy as run  # noqa: PLC0415  as above
+
+    run(_console, pool)
+
+
+@app.command
 def api() -> None:
     """Serve the REST API alone, where the tables are; 'drivepost up' serves it beside all else. Ctrl-C ends it."""
     from deployments.api.server import serve  # noqa: PLC0415  as above

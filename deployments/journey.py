@@ -240,7 +240,7 @@ class Journey(Traveller):
     def _delete_in_creating(self) -> None:
         with self._promise("a job is deleted in Creating, and its name is free again") as observed:
             self._gone = [self._create("deleted")]
-            observed.append(self._done(delete_job, self._gone[0]))
+            observed.append(self._done(delete_job, self._gone[0], confirm=str(self._gone[0])))
             require(not self._exists(self._gone[0]), "it is still there")
             again = self._create("deleted")
             require(again != self._gone[0], "the new job is the old one")

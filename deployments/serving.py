@@ -5,6 +5,7 @@ import logging
 import sys
 from contextlib import suppress
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,16 +35,22 @@ from flows.export_portal_settings import export_portal_settings
 from flows.find_traces import find_traces
 from flows.import_drives import import_drives
 from flows.import_portal_settings import import_portal_settings
+from flows.place_hold import place_hold
+from flows.release_hold import release_hold
 from flows.return_drives import return_drives
 from flows.rotate_keys import rotate_keys
 from flows.ship_job import ship_job
+from flows.show_board import show_board
 from flows.show_dashboard import show_dashboard
+from flows.show_job import show_job
 from models.database import require_current_tables
 from models.runs import TAG
 from models.settings import Settings
 
 POLL_SECONDS: Final = 2.0
 """How often the served flows ask Prefect for work; 2 s make a trigger start within about 3 s."""
+
+_BOARD_EVERY: Final = timedelta(minutes=5)
 
 _PAGE: Final = 200
 _PAGES_MAX: Final = 50
@@ -58,10 +65,13 @@ _BY_OPERATORS: Final[tuple[Flow[..., Any], ...]] = (
     close_job,
     cancel_job,
     delete_job,
+    place_hold,
+    release_hold,
     export_portal_settings,
     import_portal_settings,
     delete_portal_settings,
     show_dashboard,
+    show_job,
     erase_personal_data,
 )
 
@@ -75,6 +85,7 @@ def deployments(settings: Settings) -> list[RunnerDeployment]:
         _deployment(rotate_keys, "clock", Cron(settings.rotation_cron, timezone="UTC")),
         _deployment(find_traces, "clock", Cron(settings.traces_cron, timezone="UTC")),
         _deployment(advance_jobs, "clock", interval),
+        _deployment(show_board, "clock", Interval(_BOARD_EVERY, timezone="UTC")),
     ]
 
 
@@ -86,6 +97,7 @@ def _deployment(flow: Flow[..., Any], by: str, schedule: Schedule | None = None)
         schedules=[schedule] if schedule else None,
         concurrency_limit=alone if schedule else None,
         description=flow.description,
+        version=version("drivepost"),
         tags=[TAG, by],
         enforce_parameter_schema=True,
         entrypoint_type=EntrypointType.MODULE_PATH,

@@ -4,11 +4,15 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from flows.promises import Ended, done, failed, promise, run_id
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+
+from flows.promises import Ended, done, failed, promise, run_id, stopped
 from flows.rotate_keys import finish_rotation
 from models.errors import DrivepostError
 from models.portal import EXPORT_KEPT
 from models.settings import Settings
+from models.turns import turn_to_advance
+from tasks.dead_runs import bury_dead_runs, drop_late_runs
 from tasks.drives import carry_out_cancels, copies_to_start, find_lost_cancels, tell_of_overdue_packages
 from tasks.erasure import carry_out_erasures
 from tasks.intake import finish_taken_requests
@@ -20,6 +24,9 @@ from tasks.sealing import destroy_retired_keys, find_dropped_rotation
 _FILES_MAX: Final = 100
 _RECEIPTS_MAX: Final = 10_000
 _ROTATION_IDLE: Final = timedelta(hours=1)
+_BEATS_MISSED: Final = 3
+_BEAT_SECONDS: Final = 1200
+"""Without heartbeats a run is believed to be alive for an hour."""
 
 
 @promise(
@@ -31,10 +38,27 @@ _ROTATION_IDLE: Final = timedelta(hours=1)
 )
 def advance_jobs() -> Ended:
     """Do what is due, and pick up what was lost; one kind of step goes on when another fails."""
-    settings = Settings()
+    with turn_to_advance() as is_ours:
+        if not is_ours:
+            return stopped("another run of advance-jobs is at work, and does the same")
+        return _advance(Settings())
+
+
+def _advance(settings: Settings) -> Ended:
     told: list[str] = []
     faults: list[str] = []
-    for step in (_cancels, _copies, _requests, _overdue, _erasures, _exports, _history, _receipts, _rotation):
+    for step in (
+        _cancels,
+        _dead,
+        _copies,
+        _requests,
+        _overdue,
+        _erasures,
+        _exports,
+        _history,
+        _receipts,
+        _rotation,
+    ):
         _try(step, settings, told, faults)
     if faults:
         return failed("; ".join([*faults, *told]))
@@ -53,11 +77,18 @@ def _try(
         faults.append(error.line)
 
 
+def _dead(_settings: Settings, told: list[str], _faults: list[str]) -> None:
+    drop_late_runs(advance_jobs.name)
+    buried = bury_dead_runs(_BEATS_MISSED * (PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() or _BEAT_SECONDS), run_id())
+    if buried:
+        told.append(f"{buried} runs whose process is gone ended")
+
+
 def _cancels(settings: Settings, told: list[str], faults: list[str]) -> None:
     due = [
         (job_id, settings.store_address(account)) for job_id, account in find_lost_cancels(settings.advance_rows)
     ]
-    cancels = carry_out_cancels(due)
+    cancels = carry_out_cancels(due, settings.bay)
     if cancels.done:
         told.append(f"{cancels.done} lost cancels carried out")
     # No ids: this run would tell of jobs that are deleted later.
@@ -65,7 +96,7 @@ def _cancels(settings: Settings, told: list[str], faults: list[str]) -> None:
 
 
 def _copies(settings: Settings, told: list[str], _faults: list[str]) -> None:
-    due, under_way = copies_to_start(settings.advance_rows)
+    due, under_way = copies_to_start(settings.advance_rows, settings.copies_per_site_max)
     started = start_copies(due, under_way, settings.copies_at_once_max, settings.copy_lease_seconds)
     if started:
         told.append(f"{len(started)} copies started")

@@ -9,8 +9,13 @@ from tasks.jobs import accept_cancel, open_job, storage_account_of
 
 @promise(
     "cancel-job",
-    "Cancels a job before Packaging: what is being copied stops, a half-written blob is discarded, and the job is "
-    "Completed and kept for 90 days. A cancel cannot be withdrawn; asking again is harmless.",
+    """Cancels a job before *Packaging*.
+
+- **When:** the customer does not want it any more.
+- **Takes:** the job.
+- **Ends** *Completed* with the job in *Completed*, and how much was copied. A copy stops within about a second;
+  blobs that are whole stay, half a blob is removed. The job is then kept for 90 days; its drives still go back.
+- **Cannot** be withdrawn. Asking again is harmless.""",
 )
 def cancel_job(job: JobReference) -> Ended:
     """Cancel a job.
@@ -25,4 +30,4 @@ def cancel_job(job: JobReference) -> Ended:
     accept_cancel(job_id)
     wait_for_copy_to_stop(job_id, settings.copy_stop_seconds_max)
     store = settings.store_address(storage_account_of(job_id))
-    return done(complete_stopped_job(job_id, store))
+    return done(complete_stopped_job(job_id, settings.bay, store))

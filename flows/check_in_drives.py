@@ -8,8 +8,14 @@ from tasks.jobs import open_job
 
 @promise(
     "check-in-drives",
-    "Looks at the drives mounted in the bay and compares them with the job's list: Received, NeverReceived, or "
-    "extra. Nobody types a serial number. Run again later, it takes in a drive that turned up after all.",
+    """Compares the drives mounted in the bay with the job's list.
+
+- **When:** the package is here and its drives are mounted, one folder per drive, named by serial number.
+- **Takes:** the job. Nobody types a serial number.
+- **Ends** *Completed* with how many were received, never received, or extra. Once every drive is told of, the job
+  is *Received*, and its copy begins within a minute. A drive that turns up later is taken in by running this
+  again.
+- **Never** writes to a drive.""",
 )
 def check_in_drives(job: JobReference) -> Ended:
     """Check in the drives of a job's package.

@@ -7,8 +7,12 @@ from tasks.jobs import close_unanswered_job, open_job
 
 @promise(
     "close-job",
-    "Closes a Shipping job whose package did not come and whose customer did not answer for 30 days. A Closed job "
-    "is deleted by the service after 90 days, never by hand.",
+    """Closes a job whose package did not come.
+
+- **When:** it has been *Shipping* for 30 days, and its customer does not answer.
+- **Takes:** the job.
+- **Ends** *Completed* with the job in *Closed*, or *Failed* with the day from which it may be closed.
+- **Never** deletes: a *Closed* job goes by itself after 90 days, and not by hand.""",
 )
 def close_job(job: JobReference) -> Ended:
     """Close a job that nobody answers for.

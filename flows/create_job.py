@@ -12,8 +12,14 @@ _SHOWN_MAX: Final = 10
 
 @promise(
     "create-job",
-    "Creates a job of each request file that waits in the intake folder, or of the one named, and removes the "
-    "file. A job of the same name is replaced while it is Creating.",
+    """Makes jobs of the request files that wait in the intake folder.
+
+- **When:** a customer's order came on paper or by mail, not by the REST API.
+- **Takes:** the name of one file; empty takes all that wait. Names and addresses stand in the file, never in this
+  form.
+- **Ends** *Completed* with the ids of the new jobs, or *Failed* with what is wrong in each file that was refused;
+  those stay in the folder, the others are removed.
+- **Never** replaces a job that has left *Creating*; one that has not is replaced by a file of the same name.""",
 )
 def create_job(request_file: RequestFile = "") -> Ended:
     """Create jobs from the intake folder.

@@ -14,8 +14,12 @@ from tasks.portal import delete_rows_of_settings, remove_exports
 
 @promise(
     "delete-portal-settings",
-    "Deletes all settings and private dashboards of one user, saved contact information included, or the saved "
-    "carrier and return address alone; exported files go too. Shared dashboards stay, without their maker.",
+    """Deletes what one user saved, exported files included.
+
+- **When:** the user asks for it.
+- **Takes:** the user's id, and whether everything goes or the saved carrier and return address alone.
+- **Ends** *Completed* with the rows that are gone.
+- **Never** deletes jobs or shared dashboards; those do not tell any more who made them. It cannot be undone.""",
 )
 def delete_portal_settings(
     user: UserReference, what: Annotated[SettingsPart, Field(title="What")] = SettingsPart.EVERYTHING

@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from flows.delete_portal_settings import delete_settings_and_exports
-from flows.promises import Ended, JobReference, UserReference, done, promise, run_id
+from flows.promises import AnyJobReference, AnyUserReference, Ended, done, promise, run_id
 from models.errors import PortalSettingsNotFoundError, RequestError
 from models.lifecycle import Outcome
 from models.portal import SettingsPart
@@ -28,13 +28,18 @@ _TOLD: Final = {
 
 @promise(
     "erase-personal-data",
-    "Erases the personal data of one job, or everything of one user. A job at its end is erased at once and its "
-    "skeleton stays until its 90 days; one on its way as soon as the drives are back, because they go back to the "
-    "address. Of a user: jobs not sent yet are deleted, the others erased, and all portal settings deleted.",
+    """Erases the personal data of one job, or everything of one user, before the 90 days are over.
+
+- **When:** somebody asks to be forgotten.
+- **Takes:** either a job or a user.
+- **Ends** *Completed*. A job at its end is erased at once, and its skeleton stays; one on its way as soon as its
+  drives are back, because they go back to the address. Of a user, jobs not sent yet are deleted, the others
+  erased, and all portal settings deleted.
+- **Never** touches data in the customer's storage account. It cannot be undone.""",
 )
 def erase_personal_data(
-    job: JobReference | None = None,
-    user: UserReference | None = None,
+    job: AnyJobReference = "",
+    user: AnyUserReference = "",
     at_once: bool = False,  # noqa: FBT001, FBT002  a checkbox in the form
 ) -> Ended:
     """Erase personal data.
@@ -43,17 +48,18 @@ def erase_personal_data(
 
     Args:
         job: The job: its id, or subscription/resourceGroup/name. Either a job or a user.
-        user: The user: the id that their directory gave.
+        user: The user: the id that their directory gave, such as the object id in Entra, never a name. It is taken
+            out of the run when that ends.
         at_once: Refuse a job whose drives have still to go back, rather than wait for that.
     """
     settings = Settings()
-    if (job is None) == (user is None):
+    if bool(job) == bool(user):
         raise RequestError([("job", "give either a job or a user, not both")])
     # A request file whose job is made already holds the same data.
     finish_taken_requests(settings.intake, settings.locations_file, _FILES_MAX)
-    if user is not None:
+    if user:
         return _erase_user(UUID(user))
-    job_id = open_job(str(job), run_id())
+    job_id = open_job(job, run_id())
     return done(_TOLD[erase_job(job_id, at_once=at_once)].format(job_id))
 
 

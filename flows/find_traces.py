@@ -31,8 +31,14 @@ _PREFECT_DATABASES: Final = (
 
 @promise(
     "find-traces",
-    "Looks for what should be gone in every byte of every store: database, Prefect's database and files, logs, "
-    "intake. Without a file it lets a job of canaries be created, cancelled and deleted, and looks for those.",
+    """Looks for what should be gone, in every byte of every store: database, Prefect's database and files, logs,
+intake.
+
+- **When:** every week by itself; by hand after a deletion that somebody doubts.
+- **Takes:** the name of a file in the intake folder with the words to look for, {"words": ["…"]}; it is removed
+  first. Without one, a job of canaries is created, cancelled and deleted, and looked for.
+- **Ends** *Completed* if nothing was found, *Failed* if something was: the artifact *traces-found* tells where.
+- **Never** changes what it finds, nor writes the words down.""",
 )
 def find_traces(request_file: RequestFile = "") -> Ended:
     """Look for traces of what was deleted.

@@ -8,8 +8,12 @@ from tasks.portal import take_in_settings
 
 @promise(
     "import-portal-settings",
-    "Takes in a file that export-portal-settings wrote, or one like it: the saved carrier and return address, and "
-    "dashboards. Nothing is deleted, and nobody else's dashboard is changed. The file is removed.",
+    """Takes in a file that **export-portal-settings** wrote, or one like it.
+
+- **When:** settings or dashboards are to come back, or to be made.
+- **Takes:** the name of a file in the intake folder; it is removed once it is taken in.
+- **Ends** *Completed* with what was saved and how many dashboards were made and changed.
+- **Never** deletes anything, and changes nobody else's dashboard.""",
 )
 def import_portal_settings(request_file: NamedRequestFile) -> Ended:
     """Import a user's portal settings.

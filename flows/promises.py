@@ -1,5 +1,6 @@
 """What every flow has in common: its name, the form an operator fills in, and how it ends."""
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
@@ -29,10 +30,14 @@ from models.requests import (
 )
 from tasks.intake import REQUEST_FILE_PATTERN
 from tasks.run_history import USER, hide_parameters
+from tasks.timeline import leave_timeline
 
 guard_logs()
 
 _P = ParamSpec("_P")
+
+_JOB: Final = "job"
+_WRAPPED: Final = re.compile(r"(?<!\n)\n(?!\n|- )\s*")
 
 _NAMES: Final = "/".join(
     pattern.strip("^$") for pattern in (SUBSCRIPTION_PATTERN, RESOURCE_GROUP_PATTERN, NAME_PATTERN)
@@ -49,6 +54,17 @@ JobReference = Annotated[
 ]
 """How an operator names a job."""
 
+AnyJobReference = Annotated[
+    str,
+    Field(
+        title="Job",
+        pattern=rf"^({UUID_PATTERN}|{_NAMES})?$",
+        description="The job: its id, or subscription/resourceGroup/name.",
+        examples=["3f2b8c1e-5d47-4a0b-9a54-0c8de2b7f611", "my-subscription/my-group/my-job"],
+    ),
+]
+"""How an operator names a job, or none by leaving it empty."""
+
 UserReference = Annotated[
     str,
     Field(
@@ -60,6 +76,17 @@ UserReference = Annotated[
     ),
 ]
 """How an operator names a user."""
+
+AnyUserReference = Annotated[
+    str,
+    Field(
+        title="User",
+        pattern=f"^({UUID_PATTERN})?$",
+        description="The user: the id that their directory gave.",
+        examples=["3f2b8c1e-5d47-4a0b-9a54-0c8de2b7f611"],
+    ),
+]
+"""How an operator names a user, or none by leaving it empty."""
 
 DashboardReference = Annotated[
     str,
@@ -86,18 +113,27 @@ Ended = State[Any]
 """How a flow ends: a state whose message says the outcome in one line."""
 
 
-def promise(name: str, description: str) -> Callable[[Callable[_P, Ended]], Flow[_P, Ended]]:
+def promise(
+    name: str, description: str, *, leaves_timeline: bool = True
+) -> Callable[[Callable[_P, Ended]], Flow[_P, Ended]]:
     """Make a function a flow: one promise, by the name its user gives it.
 
     A refusal ends the run as Failed with one line, code first, and no traceback. A run of a job is named by
     the first eight digits of the job's opaque id. A run that names a user does not name them any more when it
     ends, however it ends.
+
+    Args:
+        name: what its user calls it.
+        description: Markdown for an operator who has never seen the code: what it does, when to use it, what it
+            takes, how it ends, what it never does.
+        leaves_timeline: whether a run of a job leaves the job's timeline as an artifact.
     """
 
     def decorate(function: Callable[_P, Ended]) -> Flow[_P, Ended]:
         checked: Callable[..., Ended] = validate_call(function)
         named = signature(function).bind
         names_user = USER in signature(function).parameters
+        tells_of_job = leaves_timeline and _JOB in signature(function).parameters
 
         @wraps(function)
         def told(*args: _P.args, **kwargs: _P.kwargs) -> Ended:
@@ -121,12 +157,15 @@ def promise(name: str, description: str) -> Callable[[Callable[_P, Ended]], Flow
             finally:
                 if names_user:
                     hide_parameters(run_id())
+            if tells_of_job:
+                _leave_timeline()
             say(ended.message or ended.name or "")
             return ended
 
         made: Flow[_P, Ended] = flow(
             name=name,
-            description=description,
+            # Prefect's UI makes a new paragraph of every line.
+            description=_WRAPPED.sub(" ", description.strip()),
             flow_run_name=_run_name,
             persist_result=False,
             # Prefect's own check would repeat the wrong value in log and state, over many lines.
@@ -139,6 +178,7 @@ def promise(name: str, description: str) -> Callable[[Callable[_P, Ended]], Flow
 
 _MEANT: Final = {
     "job": "is neither a job's id nor subscription/resourceGroup/name",
+    "confirm": "is neither a job's id nor subscription/resourceGroup/name",
     "user": "is no user's id, such as 3f2b8c1e-5d47-4a0b-9a54-0c8de2b7f611",
     "dashboard": "is no dashboard's id, such as 9d0c5a1e-7b3f-4c52-8f6e-2a4b6c8d0e1f",
     "request_file": "is no name of a request file, such as request-17.json",
@@ -148,6 +188,11 @@ _MEANT: Final = {
 def _refused(error: ValidationError) -> RequestError:
     faults = refusal(error).faults
     return RequestError([(place, _MEANT.get(place, text)) for place, text in faults])
+
+
+def _leave_timeline() -> None:
+    if flow_run.id and (reference := flow_run.parameters.get(_JOB)):
+        leave_timeline(str(reference), UUID(flow_run.id))
 
 
 def run_id() -> UUID | None:
@@ -178,8 +223,8 @@ def failed(message: str) -> Ended:
 
 def _run_name() -> str:
     """Name a run: the flow, and the job by its opaque id, never by its names."""
-    reference = flow_run.parameters.get("job")
-    if reference is None:
+    reference = flow_run.parameters.get(_JOB)
+    if not reference:
         return flow_run.flow_name or "run"
     try:
         with reading() as session:

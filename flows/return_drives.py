@@ -9,8 +9,13 @@ from tasks.jobs import open_job
 
 @promise(
     "return-drives",
-    "Records that a job's drives were sent back. A job in Packaging ends: Completed without errors, else Closed. "
-    "At its end only drives move, those of a cancelled job among them.",
+    """Records that a job's drives were sent back.
+
+- **When:** the parcel has left, and the job is *Packaging*; or *Completed* by a cancel, with drives still here.
+- **Takes:** the job, and a request file that tells of the package.
+- **Ends** *Completed*: the job is *Completed* if all was copied without errors, else *Closed*. From then on it is
+  kept for 90 days.
+- **Never** needs a tracking number typed into this form.""",
 )
 def return_drives(job: JobReference, request_file: RequestFile = "") -> Ended:
     """Record that drives were sent back.

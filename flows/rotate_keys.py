@@ -22,8 +22,12 @@ _PAUSE_SECONDS: Final = 1.0
 
 @promise(
     "rotate-keys",
-    "Makes a new sealing key, seals everything living anew while jobs go on, and destroys the old key: what was "
-    "deleted before can be read by nobody any more, in no backup. Cut short, it goes on where it was.",
+    """Makes a new sealing key, seals everything living anew, and destroys the old key.
+
+- **When:** every week by itself; by hand after a deletion that may not wait.
+- **Ends** *Completed* with the rows that were sealed anew: what was deleted before can be read by nobody any
+  more, in no backup of the database. Take a new backup of database and key afterwards.
+- **Never** stops the service: jobs go on meanwhile. Cut short, it goes on where it was.""",
 )
 def rotate_keys() -> Ended:
     """Rotate the sealing keys."""

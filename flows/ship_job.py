@@ -9,8 +9,12 @@ from tasks.jobs import mark_as_shipped, open_job
 
 @promise(
     "ship-job",
-    "Marks a job as shipped. Its return address and delivery package must be known, from before or from a "
-    "request file of the intake folder.",
+    """Marks a job as shipped: its package is on its way to us.
+
+- **When:** the customer says so, and the job is *Creating*.
+- **Takes:** the job, and a request file where return address or delivery package are not known yet.
+- **Ends** *Completed* with the job in *Shipping*; *Failed* names what is missing.
+- **Never** needs an address typed into this form. Run twice, it does nothing the second time.""",
 )
 def ship_job(job: JobReference, request_file: RequestFile = "") -> Ended:
     """Mark a job as shipped.

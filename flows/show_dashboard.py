@@ -14,8 +14,14 @@ _ROWS_MAX: Final = 1_000
 
 @promise(
     "show-dashboard",
-    "Lists the jobs that a dashboard's filter finds, by id, type, state and since when, the latest first and at "
-    "most 1,000, as a table of this run. The run is forgotten when one of these jobs is deleted.",
+    """Lists the jobs that a user's dashboard shows.
+
+- **Takes:** the dashboard's id.
+- **Ends** *Completed* with how many there are, and a table: id, type, state, since when; the latest 1,000 at
+  most.
+- **Never** names a person or a job. The run goes when one of these jobs is deleted.
+
+For all jobs at once see **show-board**.""",
 )
 def show_dashboard(dashboard: DashboardReference) -> Ended:
     """Show a dashboard.

@@ -27,8 +27,9 @@ def abilities_of(job: Job) -> Abilities:
     """Tell what may be done with a job as it was read."""
     return Abilities(
         is_cancellable=_may(Operation.CANCEL, job.state, cancel_accepted=job.cancel_requested),
-        is_deletable=_may(Operation.DELETE, job.state, cancel_accepted=job.cancel_requested),
-        expires_at=job.expires_at,
+        is_deletable=job.held_since is None
+        and _may(Operation.DELETE, job.state, cancel_accepted=job.cancel_requested),
+        expires_at=job.expires_at if job.held_since is None else None,
     )
 
 

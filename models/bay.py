@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from models.drives import Drive, ExtraDrive, drives_of, move_drive, serial
 from models.erasure import carry_out_wish, require_not_erased
-from models.errors import BayError
+from models.errors import BayError, ManifestError
 from models.events import EventKind, JobEvent
 from models.jobs import Job, move, read_job
 from models.lifecycle import (
@@ -26,6 +26,7 @@ from models.lifecycle import (
     decide,
     require_actor,
 )
+from models.manifests import require_drive_id
 from models.requests import DRIVES_MAX, ReturnPackageShape
 from models.shipping import Direction, Package
 
@@ -57,7 +58,8 @@ def check_in(session: Session, job_id: UUID, found: Collection[str], *, at: date
     Raises:
         JobNotFoundError: there is no such job.
         JobStateConflictError: it was not marked as shipped.
-        BayError: the bay holds nothing for this job, so that its package cannot be here.
+        BayError: the bay holds nothing for this job, so that its package cannot be here; or what would be a drive
+            of an Export job has a name that no manifest can hold as its serial number.
         PersonalDataErasedError: its personal data was erased.
     """
     require_actor(Operation.CHECK_IN, by)
@@ -114,6 +116,7 @@ def _take_in_unlisted(session: Session, job: Job, unlisted: Sequence[str], *, at
         if serial(name) in known:
             continue
         if job.job_type is JobType.EXPORT and number < DRIVES_MAX:
+            _require_serial_number(name)
             number += 1
             session.add(
                 Drive(job_id=job.id, number=number, drive_id=name, state=DriveState.RECEIVED, state_since=at)
@@ -124,6 +127,17 @@ def _take_in_unlisted(session: Session, job: Job, unlisted: Sequence[str], *, at
             kind, told, state = EventKind.EXTRA_DRIVE_FOUND, None, None
         session.add(JobEvent(job_id=job.id, at=at, kind=kind, by=by, drive_number=told, target=state))
     session.flush()
+
+
+def _require_serial_number(name: str) -> None:
+    try:
+        require_drive_id(name)
+    except ManifestError:
+        raise BayError(
+            "a folder of the bay that is on no job's list would be a drive of this one, and its name is no serial "
+            "number that a manifest can hold: 1 to 64 characters without white space; name it by the drive's, or "
+            "take it out"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

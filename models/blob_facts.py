@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 from models.errors import ManifestError
 from models.manifest_reader import walk_elements
@@ -20,6 +20,14 @@ FACTS_BYTES_MAX: Final = 64 * 2**10
 """Of a metadata or properties file."""
 METADATA_BYTES_MAX: Final = 8 * 2**10
 """All names and values of one blob's metadata together, as Azure has it."""
+
+HEADERS: Final = {
+    "content_type": "Content-Type",
+    "content_encoding": "Content-Encoding",
+    "content_language": "Content-Language",
+    "cache_control": "Cache-Control",
+}
+"""Attribute of `BlobFacts` -> header of HTTP, and element of a properties file."""
 
 _MD5_BYTES: Final = 16
 _HEADER: Final = re.compile(r"[\x20-\x7e]*")
@@ -88,11 +96,9 @@ def read_properties(data: bytes) -> BlobFacts:
         if name in told:
             raise _unreadable("a property is there twice")
         told[name] = value
+    headers: dict[str, Any] = {name: told.get(header) or None for name, header in HEADERS.items()}
     return BlobFacts(
-        content_type=told.get("Content-Type") or None,
-        content_encoding=told.get("Content-Encoding") or None,
-        content_language=told.get("Content-Language") or None,
-        cache_control=told.get("Cache-Control") or None,
+        **headers,
         content_md5=_md5(told[_CONTENT_MD5]) if told.get(_CONTENT_MD5) else None,
     )
 
@@ -123,10 +129,7 @@ def write_properties(facts: BlobFacts, *, last_modified: datetime, e_tag: str, l
         ManifestError: `XmlReadFailed`: a property could not be read back.
     """
     told = {
-        "Content-Type": facts.content_type,
-        "Content-Encoding": facts.content_encoding,
-        "Content-Language": facts.content_language,
-        "Cache-Control": facts.cache_control,
+        **{header: getattr(facts, name) for name, header in HEADERS.items()},
         _CONTENT_MD5: None if facts.content_md5 is None else b64encode(facts.content_md5).decode(),
         "Last-Modified": format_datetime(last_modified.astimezone(UTC), usegmt=True),
         "Etag": e_tag,

@@ -7,12 +7,19 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import BinaryIO, Final, cast
+from typing import Final
 
 from models.copy_logs import LOG_FOLDER
 from models.errors import ManifestError
 from models.manifest_reader import walk_elements
-from models.manifests import ROOT_CONTAINER, SupportsWrite, escaped, replace_unwritable, split_blob_path
+from models.manifests import (
+    ROOT_CONTAINER,
+    SupportsRead,
+    SupportsWrite,
+    escaped,
+    replace_unwritable,
+    split_blob_path,
+)
 
 FORMAT_INVALID: Final = "BlobListFormatInvalid"
 LIST_BYTES_MAX: Final = 64 * 2**20
@@ -89,7 +96,7 @@ def _can_be_container(name: str) -> bool:
     return True
 
 
-def read_blob_list(stream: BinaryIO) -> BlobSelection:
+def read_blob_list(stream: SupportsRead) -> BlobSelection:
     """Read a list blob, `<BlobList><BlobPathPrefix>/x</BlobPathPrefix><BlobPath>c/b</BlobPath></BlobList>`.
 
     Raises:
@@ -99,7 +106,7 @@ def read_blob_list(stream: BinaryIO) -> BlobSelection:
     named: dict[str, list[str]] = {_PATH: [], _PREFIX: []}
     count = 0
     try:
-        for event, place, element in walk_elements(cast("BinaryIO", _Bounded(stream))):
+        for event, place, element in walk_elements(_Bounded(stream)):
             if place[0] != _ROOT:
                 raise _invalid(f"its outermost element is no {_ROOT}")
             if len(place) > 1 and (len(place) > 2 or place[1] not in named):
@@ -145,11 +152,11 @@ def incomplete_list_name(job_name: str, at: datetime) -> str:
 
 
 class _Bounded:
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: SupportsRead) -> None:
         self._stream = stream
         self._bytes = 0
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         data = self._stream.read(size)
         self._bytes += len(data)
         if self._bytes > LIST_BYTES_MAX:

@@ -6,6 +6,7 @@ from typing import Final
 from sqlmodel import Field, Session, SQLModel, select
 
 from models.columns import UtcDateTime
+from models.database import database_time
 from models.errors import ClockJumpedError
 from models.personal_data import impersonal
 
@@ -15,30 +16,36 @@ _CLOCK: Final = 1
 class Clock(SQLModel, table=True):
     """The latest moment at which somebody looked at the database's clock; one row, never set back."""
 
-    id: int = Field(default=_CLOCK, primary_key=True, sa_column_kwargs={"autoincrement": False, **impersonal()})
+    id: int = Field(
+        default=_CLOCK, primary_key=True, sa_column_kwargs={"autoincrement": False, **impersonal()}
+    )
     seen_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
 
 
-def look_at_clock(session: Session, now: datetime, step_max: timedelta, *, is_confirmed: bool = False) -> None:
-    """Compare the clock with what it showed when last looked at, and remember what it shows now.
+def look_at_clock(session: Session, step_max: timedelta, *, is_confirmed: bool = False) -> datetime:
+    """Tell what time it is in the database, and compare it with what it was when somebody last looked.
 
     Args:
         session: a session that writes.
-        now: what it shows, aware UTC.
-        step_max: how far on it may be.
+        step_max: how far on the clock may be.
         is_confirmed: an operator says that it is right, though it is further on.
 
+    Returns:
+        The moment, aware UTC.
+
     Raises:
-        ClockJumpedError: it is further on, or behind; nothing is remembered, so that the next look says so too.
+        ClockJumpedError: it is further on, or behind. Nothing is remembered, so that whoever looks next is told too.
     """
     found = select(Clock).where(Clock.id == _CLOCK).execution_options(populate_existing=True)
     clock = session.exec(found.with_for_update()).one_or_none()
+    # After the lock: two that look at once do not see each other's time as one to come.
+    now = database_time(session)
     if clock is None:
         session.merge(Clock(seen_at=now))
-        return
-    if now < clock.seen_at:
-        raise ClockJumpedError(clock.seen_at, now)
-    if now > clock.seen_at + step_max and not is_confirmed:
+        return now
+    is_ahead = now > clock.seen_at + step_max and not is_confirmed
+    if is_ahead or now < clock.seen_at:
         raise ClockJumpedError(clock.seen_at, now)
     clock.seen_at = now
     session.add(clock)
+    return now

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, ColumnElement, ForeignKeyConstraint, and_, or_, update
+from sqlalchemy import JSON, BigInteger, ColumnElement, ForeignKeyConstraint, and_, func, or_, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.columns import UtcDateTime, words
@@ -305,22 +305,35 @@ def lost_cancels(session: Session, at: datetime, rows_max: int) -> list[tuple[UU
     return [(row[0], row[1]) for row in rows]
 
 
-def due_copies(session: Session, at: datetime, rows_max: int) -> list[tuple[UUID, JobType]]:
+def due_copies(session: Session, at: datetime, rows_max: int, per_site_max: int) -> list[tuple[UUID, JobType]]:
     """Find jobs that are checked in or half copied and that nobody copies.
 
-    Those that were tried least come first, so that one that fails every time keeps nobody waiting.
+    Those that were tried least come first, so that one that fails every time keeps nobody waiting. Of the jobs
+    that ship to one location there are as many as may be copied there beside those that are copied now, so that
+    a location with no room keeps no other waiting.
 
     Returns:
         Of each its id, and its type, which tells which flow copies it.
     """
-    rows = session.exec(
-        select(Job.id, Job.job_type)
+    site, order = col(Job.shipping_location), (col(Job.copy_token), col(Job.state_since))
+    busy = (
+        select(site, func.count().label("copies")).where(col(Job.copy_lease_until) > at).group_by(site).subquery()
+    )
+    due = (
+        select(Job.id, func.row_number().over(partition_by=site, order_by=order).label("place"))
         .where(
             col(Job.state).in_(RULES[Operation.COPY].done),
             col(Job.cancel_requested_at).is_(None),
             _nobody_copies(at),
         )
-        .order_by(col(Job.copy_token), col(Job.state_since))
+        .subquery()
+    )
+    rows = session.exec(
+        select(Job.id, Job.job_type)
+        .join(due, due.c.id == col(Job.id))
+        .outerjoin(busy, busy.c.shipping_location == site)
+        .where(due.c.place <= per_site_max - func.coalesce(busy.c.copies, 0))
+        .order_by(*order)
         .limit(rows_max)
     ).all()
     return [(row[0], JobType(row[1])) for row in rows]

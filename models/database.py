@@ -137,6 +137,16 @@ def database_time(session: Session) -> datetime:
     return moment.astimezone(UTC)
 
 
+def writes_of_others(session: Session) -> int:
+    """Tell a number that is another one when others have committed since this connection last asked.
+
+    On PostgreSQL, where writers do not wait for each other, it is always the same.
+    """
+    if session.get_bind().dialect.name != "sqlite":
+        return 0
+    return int(session.connection().exec_driver_sql("PRAGMA data_version").scalar_one())
+
+
 def _alembic(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(files("models") / "migrations"))

@@ -39,7 +39,7 @@ class JournalEntry:
 
     Attributes:
         blob: as it will stand in the manifest.
-        source: which version of its source was copied, such as an e-tag; compared and not read.
+        source: which version of its source was copied, in words of whoever copied it; compared and not read.
     """
 
     blob: Blob

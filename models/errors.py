@@ -349,6 +349,7 @@ class ClockJumpedError(DrivepostError):
     code = "ClockJumped"
 
     def __init__(self, seen_at: datetime, now: datetime) -> None:
+        self.seen_at = seen_at
         told = f"the database's clock shows {now:%Y-%m-%d %H:%M:%S} UTC"
         last = f"it showed {seen_at:%Y-%m-%d %H:%M:%S} UTC when it was last looked at"
         if now < seen_at:

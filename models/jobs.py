@@ -71,6 +71,8 @@ class Job(SQLModel, table=True):
     __table_args__ = (
         # A sweep's work follows what is due, not what is there.
         Index("ix_job_due", "expires_at", sqlite_where=_DUE, postgresql_where=_DUE),
+        # How many are in each state, and the oldest of each, for the board.
+        Index("ix_job_state_since", "state", "state_since"),
         Index("ix_job_held", "held_since", sqlite_where=_HELD, postgresql_where=_HELD),
     )
 
@@ -103,7 +105,7 @@ class Job(SQLModel, table=True):
     incomplete_blob_list_uri: str | None = Field(default=None, sa_column_kwargs=impersonal())
 
     state: JobState = Field(
-        default=JobState.CREATING, sa_type=words(JobState), index=True, sa_column_kwargs=impersonal()
+        default=JobState.CREATING, sa_type=words(JobState), sa_column_kwargs=impersonal()
     )
     state_since: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     created_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())

@@ -7,7 +7,7 @@ and in the pieces of one blob. Memory grows with one blob, not with their number
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, iterparse
@@ -22,6 +22,7 @@ from models.manifests import (
     Block,
     ImportDisposition,
     PageRange,
+    SupportsRead,
     invalid,
     require_attached,
     require_blob,
@@ -62,7 +63,7 @@ class ManifestSummary:
     bytes_total: int
 
 
-def check_manifest(stream: BinaryIO) -> ManifestSummary:
+def check_manifest(stream: SupportsRead) -> ManifestSummary:
     """Read a manifest to its end and check every rule of it.
 
     Raises:
@@ -76,7 +77,7 @@ def check_manifest(stream: BinaryIO) -> ManifestSummary:
     return ManifestSummary(reader.version, reader.drive_id, reader.blob_count, bytes_total)
 
 
-def iterate_blobs(stream: BinaryIO) -> Iterator[Blob]:
+def iterate_blobs(stream: SupportsRead) -> Iterator[Blob]:
     """Give the blobs of a manifest one by one, each after all its rules were checked.
 
     What comes later in the stream is not yet checked: whoever must not begin with a broken manifest calls
@@ -88,7 +89,7 @@ def iterate_blobs(stream: BinaryIO) -> Iterator[Blob]:
     return _Reader().blobs(stream)
 
 
-def walk_elements(stream: BinaryIO, whole_from: int = NESTING_MAX) -> Iterator[tuple[str, Place, "Element"]]:
+def walk_elements(stream: SupportsRead, whole_from: int = NESTING_MAX) -> Iterator[tuple[str, Place, "Element"]]:
     """Walk through XML of strangers, forgetting what lies behind.
 
     Args:
@@ -123,7 +124,7 @@ def walk_elements(stream: BinaryIO, whole_from: int = NESTING_MAX) -> Iterator[t
 class _BoundedStream:
     """A stream that ends the reading when no element comes for too long: a parser keeps what is unfinished."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: SupportsRead) -> None:
         self._stream = stream
         self.unbroken_bytes = 0
 
@@ -135,7 +136,7 @@ class _BoundedStream:
         return data
 
 
-def _parse(stream: BinaryIO) -> Iterator[tuple[str, "Element"]]:
+def _parse(stream: SupportsRead) -> Iterator[tuple[str, "Element"]]:
     bounded = _BoundedStream(stream)
     try:
         for event, element in iterparse(bounded, events=("start", "end"), forbid_dtd=True):
@@ -209,7 +210,7 @@ class _Reader:
         self._defaults = _Draft()
         self._draft: _Draft | None = None
 
-    def blobs(self, stream: BinaryIO) -> Iterator[Blob]:
+    def blobs(self, stream: SupportsRead) -> Iterator[Blob]:
         """Give the blobs, each checked, and check the end when it comes."""
         steps = walk_elements(stream)
         while True:

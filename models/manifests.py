@@ -113,6 +113,13 @@ class Blob:
         return sum(piece.length for piece in self.blocks or self.page_ranges)
 
 
+class SupportsRead(Protocol):
+    """Whatever gives bytes one after the other: a file, a socket, a hash that listens."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Give at most `size` bytes, all without one; none at the end."""
+
+
 class SupportsWrite(Protocol):
     """Whatever takes bytes: a file, a socket, a hash that forwards."""
 

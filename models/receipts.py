@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import JSON, TextClause, delete, insert, text, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from models.batches import insert_rows
 from models.columns import UtcDateTime, words
 from models.errors import DatabaseError
 from models.personal_data import impersonal
@@ -109,14 +110,13 @@ def begin_receipts(session: Session, deletions: Sequence[Deletion], *, at: datet
 
     The chain is locked until the transaction ends: what is to be deleted is locked before.
     """
-    begun = [(uuid4(), deletion) for deletion in deletions]
-    entries = _append(session, [_entry(receipt, each, ReceiptStep.BEGUN, at) for receipt, each in begun])
-    if entries:
-        rows = [
-            {"receipt_id": entry["receipt_id"], "opaque_id": entry["opaque_id"], "begun": entry["number"]}
-            for entry in entries
-        ]
-        session.connection().execute(insert(OpenReceipt), rows)
+    before = _append(session, [_entry(uuid4(), deletion, ReceiptStep.BEGUN, at) for deletion in deletions])
+    begun = select(ReceiptEntry.receipt_id, ReceiptEntry.opaque_id, ReceiptEntry.number)
+    session.connection().execute(
+        insert(OpenReceipt).from_select(
+            ["receipt_id", "opaque_id", "begun"], begun.where(col(ReceiptEntry.number) > before)
+        )
+    )
 
 
 def _entry(receipt_id: UUID, deletion: Deletion, step: ReceiptStep, at: datetime) -> dict[str, Any]:
@@ -172,7 +172,8 @@ def close_receipts(session: Session, receipt_ids: Sequence[UUID], *, at: datetim
         )
         for entry in begun
     ]
-    return len(_append(session, done))
+    _append(session, done)
+    return len(done)
 
 
 def _lock_chain(session: Session) -> ReceiptChain:
@@ -183,22 +184,22 @@ def _lock_chain(session: Session) -> ReceiptChain:
     return head
 
 
-def _append(session: Session, entries: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    if not entries:
-        return entries
+def _append(session: Session, entries: Sequence[dict[str, Any]]) -> int:
+    """Chain entries to those that are there; tells the number of the last one before them."""
     head = _lock_chain(session)
-    number, last = head.entries, head.hash
+    before = number = head.entries
+    last = head.hash
     for entry in entries:
         number += 1
         last = _hash(last.encode(), number, _as_stored(entry)).decode()
         entry["number"], entry["hash"] = number, last
     connection = session.connection()
-    connection.execute(insert(ReceiptEntry), list(entries))
+    insert_rows(connection, ReceiptEntry, entries)
     connection.execute(
         update(ReceiptChain).where(col(ReceiptChain.id) == _CHAIN).values(entries=number, hash=last)
     )
     session.expire(head)
-    return entries
+    return before
 
 
 def _as_stored(entry: Mapping[str, Any]) -> list[bytes]:
@@ -209,11 +210,15 @@ def _as_stored(entry: Mapping[str, Any]) -> list[bytes]:
         entry["subject"],
         entry["reason"],
         entry["step"],
-        entry["due_at"].astimezone(UTC).strftime(_MOMENT),
-        entry["at"].astimezone(UTC).strftime(_MOMENT),
+        _as_text(entry["due_at"]),
+        _as_text(entry["at"]),
         json.dumps(entry["counts"]),
     )
     return [each.encode() for each in told]
+
+
+def _as_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def _hash(before: bytes, number: int, stored: Sequence[bytes]) -> bytes:
@@ -270,7 +275,6 @@ def verify_receipts(session: Session, *, head: str = "", faults_max: int = 100) 
 
 
 _BEFORE_EVERY_NUMBER: Final = -(2**63)
-_MOMENT: Final = "%Y-%m-%d %H:%M:%S.%f"
 
 _PLAIN: Final = "{}"
 _ID: Final = "replace(CAST({} AS text), '-', '')"

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import delete, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from models.batches import among
 from models.personal_data import impersonal
 
 TAG: Final = "drivepost"
@@ -42,7 +43,9 @@ def record_run_of_deleted_job(session: Session, job_id: UUID, flow_run_id: UUID)
 
 def mark_runs_of_deleted_jobs(session: Session, job_ids: Collection[UUID]) -> None:
     """Put every run of these jobs on the list of what is to be forgotten; part of their deletion."""
-    session.connection().execute(update(JobRun).where(col(JobRun.job_id).in_(job_ids)).values(is_job_deleted=True))
+    connection = session.connection()
+    of_jobs = among(connection, col(JobRun.job_id), job_ids)
+    connection.execute(update(JobRun).where(of_jobs).values(is_job_deleted=True))
 
 
 def runs_to_forget(session: Session, runs_max: int, job_id: UUID | None = None) -> Sequence[UUID]:

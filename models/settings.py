@@ -1,13 +1,11 @@
 """Settings, each an environment variable with the prefix `DRIVEPOST_`."""
 
-from datetime import UTC, datetime
+import platform
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
-from cronsim import CronSim, CronSimError
-from obstore import parse_scheme
-from obstore.exceptions import BaseError
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,19 +14,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from models.errors import SettingsError
+from models.setting_checks import STORE_OPTIONS, begins_with, fault_of, is_cron, is_store_address
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 """Addresses that this machine alone can reach."""
-
-_AZURE_OPTIONS: Final = frozenset({"account_name", "account_key", "sas_token", "endpoint"})
-_S3_OPTIONS: Final = frozenset({"access_key_id", "secret_access_key", "session_token", "region", "endpoint"})
-_OPTIONS: Final = {
-    **dict.fromkeys(("az", "adl", "azure", "abfs", "abfss", "https"), _AZURE_OPTIONS),
-    "s3": _S3_OPTIONS,
-}
-"""What can be told of a store, by the scheme of its address."""
 
 _DRIVERS: Final = frozenset({"sqlite", "postgres", "postgresql", "postgresql+psycopg"})
 
@@ -117,6 +108,17 @@ class _Fields(BaseSettings):
     )
     copies_at_once_max: int = Field(
         default=2, ge=1, le=64, description="Copies that advance-jobs has under way at once."
+    )
+    copies_per_machine_max: int = Field(
+        default=4, ge=1, le=64, description="Copies at once on one machine; one more ends at once, for later."
+    )
+    copies_per_site_max: int = Field(
+        default=16, ge=1, le=1000, description="Copies at once of jobs that ship to one location."
+    )
+    machine_name: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9.-]{0,252})?$",
+        description="What this machine is called in Prefect's limits; empty takes a hash of its host name.",
     )
     retention_batch_rows: int = Field(default=500, ge=1, le=10_000, description="Jobs deleted in one transaction.")
     retention_cron: str = Field(
@@ -212,7 +214,7 @@ class _Fields(BaseSettings):
     @classmethod
     def _is_cron_expression(cls, text: str) -> str:
         # A sixth field would be seconds, which Prefect does not know.
-        if len(text.split()) != 5 or not _is_cron(text):
+        if len(text.split()) != 5 or not is_cron(text):
             raise ValueError("is no cron expression; write minute, hour, day, month and weekday, as 0 3 * * *")
         return text
 
@@ -220,7 +222,7 @@ class _Fields(BaseSettings):
     @classmethod
     def _are_addresses(cls, value: dict[str, str] | str) -> dict[str, str] | str:
         for address in value.values() if isinstance(value, dict) else [value]:
-            if address and not _is_store(address):
+            if address and not is_store_address(address):
                 raise ValueError(
                     "must be a store's address: file:///srv/blobs, az://{container} or another form of Azure's, "
                     "or s3://bucket; no other kind of store is built"
@@ -231,7 +233,7 @@ class _Fields(BaseSettings):
     @classmethod
     def _are_known_options(cls, value: dict[str, dict[str, SecretStr]]) -> dict[str, dict[str, SecretStr]]:
         for beginning, options in value.items():
-            known = _OPTIONS.get(urlsplit(beginning).scheme)
+            known = STORE_OPTIONS.get(urlsplit(beginning).scheme)
             if known is None:
                 raise ValueError("must name each store by the beginning of its address, as s3://bucket or az://")
             if not options or not known >= options.keys():
@@ -295,7 +297,7 @@ class Settings(_Fields):
             super().__init__()
         except ValidationError as error:
             faults = error.errors(include_input=False, include_url=False, include_context=False)
-            raise SettingsError("; ".join(_fault(list(f["loc"]), f["msg"]) for f in faults)) from None
+            raise SettingsError("; ".join(fault_of(list(f["loc"]), f["msg"]) for f in faults)) from None
         except NoJsonError as error:
             if '"store_credentials"' in str(error):
                 raise SettingsError(
@@ -312,6 +314,11 @@ class Settings(_Fields):
         if url.drivername in {"postgres", "postgresql"}:
             url = url.set(drivername="postgresql+psycopg")
         return url.render_as_string(hide_password=False)
+
+    @property
+    def machine(self) -> str:
+        """What this machine is called in Prefect; a host's name may be made of a person's."""
+        return self.machine_name or sha256(platform.node().encode()).hexdigest()[:8]
 
     @property
     def key_file(self) -> Path:
@@ -361,34 +368,6 @@ class Settings(_Fields):
         Args:
             address: as `store_address` gives it; the longest beginning that is known counts.
         """
-        known = [beginning for beginning in self.store_credentials if _begins(address, beginning)]
+        known = [beginning for beginning in self.store_credentials if begins_with(address, beginning)]
         options = self.store_credentials[max(known, key=len)] if known else {}
         return {name: value.get_secret_value() for name, value in options.items()}
-
-
-def _begins(address: str, beginning: str) -> bool:
-    """Tell whether an address begins so, with whole segments: the key of `one` is not shown to `one-too`."""
-    return address.startswith(beginning if beginning.endswith("/") else f"{beginning}/") or address == beginning
-
-
-def _is_store(address: str) -> bool:
-    try:
-        scheme = urlsplit(address).scheme
-        kind = parse_scheme(address.replace("{account}", "account").replace("{container}", "container"))
-    except (BaseError, ValueError):
-        return False
-    # A store of S3's behind https has its bucket in the host's name, where no container could stand.
-    return scheme == "file" or (scheme in _OPTIONS and (kind == "azure" or scheme == "s3"))
-
-
-def _is_cron(text: str) -> bool:
-    try:
-        CronSim(text, datetime.now(UTC))
-    except CronSimError:
-        return False
-    return True
-
-
-def _fault(place: list[int | str], text: str) -> str:
-    text = text.removeprefix("Value error, ")
-    return f"DRIVEPOST_{str(place[0]).upper()}: {text}" if place else text

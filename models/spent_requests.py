@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from models.batches import among, insert_rows
 from models.columns import UtcDateTime
 from models.events import EventKind, JobEvent
 from models.lifecycle import Actor
@@ -31,17 +32,16 @@ class SpentRequest(SQLModel, table=True):
 
 def remember_spent_requests(session: Session, job_ids: Collection[UUID], *, at: datetime) -> None:
     """Write down which requests made jobs that are about to be deleted; part of their deletion."""
+    connection = session.connection()
     made_by = session.exec(
         select(JobEvent.id).where(
-            col(JobEvent.job_id).in_(job_ids),
+            among(connection, col(JobEvent.job_id), job_ids),
             col(JobEvent.kind).in_([EventKind.CREATED, EventKind.REPLACED]),
             col(JobEvent.by) == Actor.OPERATOR,
         )
     ).all()
-    session.connection().execute(delete(SpentRequest).where(col(SpentRequest.at) <= at - _REMEMBERED))
-    for event_id in made_by:
-        session.merge(SpentRequest(id=event_id, at=at))
-    session.flush()
+    connection.execute(delete(SpentRequest).where(col(SpentRequest.at) <= at - _REMEMBERED))
+    insert_rows(connection, SpentRequest, [{"id": event_id, "at": at} for event_id in made_by])
 
 
 def was_spent(session: Session, event_id: UUID) -> bool:

@@ -23,7 +23,7 @@ from azure.storage.blob import (
 from obstore.auth.azure import AzureCredentialProvider
 from obstore.store import AzureStore
 
-from models.blob_facts import BlobFacts
+from models.blob_facts import HEADERS, BlobFacts
 from models.errors import StoreError
 from tasks.azure_uploads import (
     BLOCKS,
@@ -202,10 +202,7 @@ class AzureContainer(CloudContainer):
             e_tag=found.etag,
             last_modified=found.last_modified,
             facts=BlobFacts(
-                content_type=kept.content_type,
-                content_encoding=kept.content_encoding,
-                content_language=kept.content_language,
-                cache_control=kept.cache_control,
+                **{name: getattr(kept, name) for name in HEADERS},
                 content_md5=bytes(kept.content_md5) if kept.content_md5 else None,
                 metadata=dict(found.metadata or {}),
             ),
@@ -218,7 +215,6 @@ class AzureContainer(CloudContainer):
     def upload(
         self,
         path: str,
-        length: int,
         parts: Sequence[Part],
         aside: str,
         handle: str = "",

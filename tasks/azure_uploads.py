@@ -10,7 +10,7 @@ from typing import Any, Final
 from azure.core import MatchConditions
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 
-from models.blob_facts import BlobFacts
+from models.blob_facts import HEADERS, BlobFacts
 from models.errors import StoreError
 from tasks.cloud_stores import CloudContainer, told_without_names
 from tasks.stores import BlobMissingError, Part, Upload
@@ -163,10 +163,7 @@ def ids_as_text(parts: Sequence[Part]) -> dict[int, str]:
 def content_settings(facts: BlobFacts) -> ContentSettings:
     """Say it as the SDK wants it; what is not set is removed."""
     return ContentSettings(
-        content_type=facts.content_type,
-        content_encoding=facts.content_encoding,
-        content_language=facts.content_language,
-        cache_control=facts.cache_control,
+        **{name: getattr(facts, name) for name in HEADERS},
         content_md5=bytearray(facts.content_md5) if facts.content_md5 else None,
     )
 

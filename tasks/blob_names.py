@@ -7,7 +7,7 @@ from typing import Final
 from models.copy_logs import DispositionStatus
 from models.errors import StoreError
 from models.manifests import Blob, ImportDisposition, split_blob_path
-from tasks.containers import Account
+from tasks.containers import WrittenAccount
 from tasks.copy_threads import CopyThreads
 from tasks.plans import Plan
 from tasks.stores import NameRefusedError
@@ -25,7 +25,7 @@ class Names:
         threads: ask for many names at once, while the copy lives on.
     """
 
-    def __init__(self, account: Account, threads: CopyThreads) -> None:
+    def __init__(self, account: WrittenAccount, threads: CopyThreads) -> None:
         self._account = account
         self._threads = threads
         self._known: dict[str, set[str] | None] = {}
@@ -76,22 +76,20 @@ class Names:
 
     def _names(self, container: str) -> set[str] | None:
         if container not in self._known:
-            names: list[str] = []
-            listing = self._threads.askers.submit(self._list, container, names)
-            self._known[container] = set(names) if self._threads.wait_for(listing) else None
+            self._known[container] = self._threads.ask(lambda: self._list(container))
         return self._known[container]
 
-    def _list(self, container: str, names: list[str]) -> bool:
-        """Take down the names in a container; False where they are too many, or it tells none."""
+    def _list(self, container: str) -> set[str] | None:
+        """Tell the names in a container; None where they are too many, or it tells none."""
         try:
-            names += [blob.name for blob in islice(self._account.container(container).list(), _KNOWN_MAX + 1)]
+            names = {blob.name for blob in islice(self._account.container(container).list(), _KNOWN_MAX + 1)}
         except NameRefusedError:
             # There can be no such container, and copying tells so.
-            return True
+            return set()
         except StoreError:
             self._account.require(container)
-            return False
-        return len(names) <= _KNOWN_MAX
+            return None
+        return names if len(names) <= _KNOWN_MAX else None
 
     def _settle_one(self, blob: Blob, taken: set[str], asked: dict[str, bool]) -> Plan:
         is_there = self._is_there(blob.blob_path, asked)

@@ -6,10 +6,8 @@ from uuid import UUID
 
 from models.copies import BlobReport
 from models.copy_logs import BlobStatus, BlockStatus, DispositionStatus
-from models.errors import StoreError
 from tasks.blob_files import Attached
 from tasks.blob_writing import Order
-from tasks.stores import ForbiddenError, NotHeldError
 
 _PIECES_MAX: Final = 1000
 """Pieces of one blob that are told one by one; a drive comes from strangers, and may have very many bad ones."""
@@ -70,12 +68,3 @@ def _pieces_told(order: Order, bad: dict[int, BlockStatus]) -> list[dict[str, An
         for at in sorted([*first, *others])
         for piece in [order.pieces[at]]
     ]
-
-
-def refused_as(error: StoreError) -> BlobStatus:
-    """Tell in the copy log's words why the store refused one blob."""
-    if isinstance(error, NotHeldError):
-        return BlobStatus.FAILED
-    return (
-        BlobStatus.BLOB_REQUEST_FORBIDDEN if isinstance(error, ForbiddenError) else BlobStatus.BLOB_REQUEST_FAILED
-    )

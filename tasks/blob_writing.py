@@ -178,11 +178,7 @@ class BlobWriting:
         begun: list[Upload] = []
 
         def begin(facts: BlobFacts) -> None:
-            begun.append(
-                order.container.upload(
-                    order.name, order.blob.length, parts, order.aside, order.plan.upload, facts=facts
-                )
-            )
+            begun.append(order.container.upload(order.name, parts, order.aside, order.plan.upload, facts=facts))
 
         return _keep(attached, None, begin), begun[0]
 

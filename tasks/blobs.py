@@ -12,7 +12,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
-from typing import BinaryIO, Final
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import update
@@ -24,16 +24,16 @@ from models.database import reading, writing
 from models.drives import Drive
 from models.errors import StoreError
 from models.manifest_reader import iterate_blobs
-from models.manifests import Blob, split_blob_path
+from models.manifests import Blob, SupportsRead, split_blob_path
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles
 from tasks.blob_names import Names
-from tasks.blob_reports import refused_as, report_of
+from tasks.blob_reports import report_of
 from tasks.blob_writing import BlobWriting, Order
-from tasks.containers import Account
+from tasks.containers import WrittenAccount
 from tasks.copy_threads import CopyThreads
 from tasks.plans import Plan
 from tasks.pulse import CopyCancelledError, Pulse
-from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError
+from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError, refused_as
 from tasks.way import Way
 
 _RECORD_SECONDS: Final = 1.0
@@ -76,7 +76,7 @@ class BlobCopier:
         self._tell = tell
         self._files = DriveFiles(folder)
         aside = f"{job_id}/{number}/probe-{pulse.token}"
-        self._account = Account(store_address, log_container, aside)
+        self._account = WrittenAccount(store_address, log_container, aside)
         self._way = Way(self._limits.memory_bytes, pulse.is_fresh)
         self._news: SimpleQueue[Event | _Ended] = SimpleQueue()
         self._under_way: dict[int, Order] = {}
@@ -93,7 +93,7 @@ class BlobCopier:
         self._staging_containers = list(begun.staging_containers)
         self._plans = deque(Plan.of(entry) for entry in begun.planned)
 
-    def copy(self, manifest: BinaryIO) -> None:
+    def copy(self, manifest: SupportsRead) -> None:
         """Copy every blob of the manifest that is not over yet.
 
         Raises:
@@ -119,7 +119,7 @@ class BlobCopier:
                 self._way.stop()
         self._record()
 
-    def _copy_all(self, manifest: BinaryIO) -> None:
+    def _copy_all(self, manifest: SupportsRead) -> None:
         numbered = islice(enumerate(iterate_blobs(manifest)), self._done, None)
         inherited = list(islice(numbered, len(self._plans)))
         self._begin(inherited, list(self._plans), inherited=True)

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore
 
-from models.blob_facts import BlobFacts
+from models.blob_facts import HEADERS, BlobFacts
 from models.errors import StoreError
 from tasks.stores import (
     STAGING,
@@ -43,17 +43,11 @@ RETRY_CONFIG: "Final[RetryConfig]" = {
     "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=2), "base": 2},
 }
 
-_HEADERS: Final = {
-    "content_type": "Content-Type",
-    "content_encoding": "Content-Encoding",
-    "content_language": "Content-Language",
-    "cache_control": "Cache-Control",
-}
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _BEYOND_END: Final = re.compile(r'StartTooLarge|ParseContentRange.*"bytes [^"/]*/0"', re.DOTALL)
 """What obstore says where a piece begins just at the blob's end, which Azure and Azurite do not refuse."""
 
-_RESERVED: Final = frozenset({*(name.lower() for name in _HEADERS.values()), "content-disposition"})
+_RESERVED: Final = frozenset({*(name.lower() for name in HEADERS.values()), "content-disposition"})
 _NAME_MAX: Final = 1024
 
 _T = TypeVar("_T")
@@ -267,7 +261,7 @@ class CloudContainer(Container):
         """
         names = {name.lower() for name in facts.metadata}
         size = sum(len(name) + len(value) for name, value in facts.metadata.items())
-        values = [*facts.metadata.values(), *(getattr(facts, each) or "" for each in _HEADERS)]
+        values = [*facts.metadata.values(), *(getattr(facts, each) or "" for each in HEADERS)]
         if (
             size > self._metadata_bytes_max
             or len(names) < len(facts.metadata)
@@ -278,10 +272,10 @@ class CloudContainer(Container):
         return facts
 
     def _attributes(self, facts: BlobFacts) -> Any:
-        """Make obstore's attributes; None where it would take metadata for a header."""
-        if not _RESERVED.isdisjoint(name.lower() for name in facts.metadata):
+        """Make obstore's attributes; None where it would take metadata for a header, or write a name small."""
+        if any(name.lower() in _RESERVED or name != name.lower() for name in facts.metadata):
             return None
-        told = {_HEADERS[name]: value for name in _HEADERS if (value := getattr(facts, name))}
+        told = {HEADERS[name]: value for name in HEADERS if (value := getattr(facts, name))}
         return {**told, **facts.metadata}
 
 

@@ -49,14 +49,10 @@ class Account:
 
     Args:
         address: the storage account's store address, with `{container}` still open.
-        log_container: where the job's logs go.
-        aside: under which name it may be tried whether the store takes anything, below `.drivepost`.
     """
 
-    def __init__(self, address: str, log_container: str, aside: str) -> None:
-        self._address = address
-        self._log_container = log_container
-        self._aside = aside
+    def __init__(self, address: str) -> None:
+        self.address = address
         self._opened: dict[str, Container] = {}
 
     def container(self, name: str) -> Container:
@@ -66,8 +62,23 @@ class Account:
             StoreError: as `open_container`.
         """
         if name not in self._opened:
-            self._opened[name] = open_container(self._address, name)
+            self._opened[name] = open_container(self.address, name)
         return self._opened[name]
+
+
+class WrittenAccount(Account):
+    """A storage account that is written to, and can be tried.
+
+    Args:
+        address: the storage account's store address, with `{container}` still open.
+        log_container: where the job's logs go.
+        aside: under which name it may be tried whether the store takes anything, below `.drivepost`.
+    """
+
+    def __init__(self, address: str, log_container: str, aside: str) -> None:
+        super().__init__(address)
+        self._log_container = log_container
+        self._aside = aside
 
     def require(self, container: str, length: int = 0) -> None:
         """Tell a store that does not answer, or is full, from one that refuses a single blob or container.

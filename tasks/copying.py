@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 from uuid import UUID
 
 from sqlmodel import Session
@@ -36,7 +36,7 @@ from models.manifest_reader import ManifestSummary, check_manifest, iterate_blob
 from models.manifests import AttachedFile, SupportsWrite, split_blob_path
 from tasks.blobs import BlobCopier
 from tasks.containers import open_container
-from tasks.mounts import drives_in
+from tasks.mounts import mounted_in
 from tasks.plans import Plan
 from tasks.progress import Progress
 from tasks.pulse import CopyCancelledError, Pulse, open_pulsing
@@ -102,8 +102,9 @@ class DriveCopying:
                     )
                 BlobCopier(
                     self.job_id, self.number, folder, self.store_address, self.pulse, self._log_place[0], tell
-                ).copy(cast("BinaryIO", unchanged))
-                self._log_verbosely(stream)
+                ).copy(unchanged)
+                stream.seek(0)
+                self._log_verbosely(_every_blob(stream, self._reports()))
             self.finish()
         except CopyCancelledError:
             return False
@@ -121,8 +122,7 @@ class DriveCopying:
     def _find_manifest(self, bay: Path) -> tuple[Path, Path]:
         with reading() as session:
             drive = session.get_one(Drive, (self.job_id, self.number))
-        mounted = {serial(name): folder for name, folder in drives_in(bay).items()}
-        folder = mounted.get(serial(drive.drive_id))
+        folder = mounted_in(bay).get(serial(drive.drive_id))
         if folder is None:
             raise DriveError("DiskNotFound", "the drive is not in the bay")
         try:
@@ -284,15 +284,14 @@ class DriveCopying:
             drive.manifest_uri = uri
             session.add(drive)
 
-    def _log_verbosely(self, manifest: BinaryIO) -> None:
+    def _log_verbosely(self, blobs: Iterator[LoggedBlob]) -> None:
+        """Write a log of all blobs, where the job asks for one."""
         with reading() as session:
             job = session.get_one(Job, self.job_id)
             drive = session.get_one(Drive, (self.job_id, self.number))
             told = drive_status_of(session, self.job_id, self.number)
         if job.log_level is not LogLevel.VERBOSE:
             return
-        manifest.seek(0)
-        blobs = _every_blob(manifest, self._reports())
         uri = self._put_log("verbose", lambda file: write_copy_log(file, drive.drive_id, blobs, told))
         with self._guarded() as (session, drive):
             drive.verbose_log_uri = uri

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +22,9 @@ from models.copies import (
 )
 from models.copy_logs import DriveStatus
 from models.database import database_time, reading, writing
-from models.drives import drives_of
+from models.drives import Drive, drives_of, serial
 from models.errors import (
+    BayError,
     CopyStillRunningError,
     JobNotFoundError,
     LeaseLostError,
@@ -35,8 +37,9 @@ from models.requests import ReturnRequest, parse
 from models.runs import record_run
 from tasks.acts import act
 from tasks.copying import DriveCopying
+from tasks.export_journal import tidy_up
 from tasks.intake import is_gone, read_request_file
-from tasks.mounts import drives_in
+from tasks.mounts import drives_in, mounted_in
 from tasks.pulse import CopyLimits, Pulse
 
 _LOOK_SECONDS: Final = 0.1
@@ -149,37 +152,53 @@ def copy_drive(job_id: UUID, number: int, token: int, bay: Path, store_address: 
 
 
 @act
-def give_up_drive(job_id: UUID, number: int, token: int, store_address: str, limits: CopyLimits) -> None:
+def give_up_drive(
+    job_id: UUID, number: int, token: int, bay: Path, store_address: str, limits: CopyLimits
+) -> None:
     """End a drive whose copy met a fault of ours, so that the job's other drives go on."""
+    _tidy_up_export(job_id, number, bay)
     DriveCopying(job_id, number, store_address, Pulse(job_id, token, limits)).fail(DriveStatus.INTERNAL_ERROR)
 
 
 @act
-def discard_half_written_blobs(job_id: UUID, store_address: str) -> None:
+def discard_half_written_blobs(job_id: UUID, bay: Path, store_address: str) -> None:
     """After the copy has stopped: remove what is not whole, and end the drive that was being copied.
 
     Raises:
         StoreError: the store does not answer; `end_stopped_drives` does without it.
     """
-    _end_stopped_drives(job_id, store_address, without_store=False)
+    _end_stopped_drives(job_id, bay, store_address, without_store=False)
 
 
 @act
-def end_stopped_drives(job_id: UUID, store_address: str) -> None:
+def end_stopped_drives(job_id: UUID, bay: Path, store_address: str) -> None:
     """After the copy has stopped, and where the store does not answer: end the drive that was being copied.
 
     A cancel always ends in Completed. What lies aside in the store stays there, under names of ours.
     """
-    _end_stopped_drives(job_id, store_address, without_store=True)
+    _end_stopped_drives(job_id, bay, store_address, without_store=True)
 
 
-def _end_stopped_drives(job_id: UUID, store_address: str, *, without_store: bool) -> None:
+def _end_stopped_drives(job_id: UUID, bay: Path, store_address: str, *, without_store: bool) -> None:
     with reading() as session:
         stopped = [drive.number for drive in drives_of(session, job_id) if drive.state is DriveState.TRANSFERRING]
     for number in stopped:
+        _tidy_up_export(job_id, number, bay)
         DriveCopying(job_id, number, store_address, None).finish(
             DriveStatus.COMPLETED_WITH_ERRORS, without_store=without_store
         )
+
+
+def _tidy_up_export(job_id: UUID, number: int, bay: Path) -> None:
+    """Remove what is ours from a drive that was being filled; what comes with an import is its customer's."""
+    with reading() as session:
+        is_export = read_job(session, job_id).job_type is JobType.EXPORT
+        drive_id = session.get_one(Drive, (job_id, number)).drive_id
+    # A drive that was taken out, or a bay that cannot be read, keeps no job from its end.
+    with suppress(BayError):
+        folder = mounted_in(bay).get(serial(drive_id)) if is_export else None
+        if folder is not None:
+            tidy_up(folder)
 
 
 @act
@@ -205,16 +224,17 @@ def find_lost_cancels(rows_max: int) -> list[tuple[UUID, str]]:
 
 
 @act
-def carry_out_cancels(due: Sequence[tuple[UUID, str]]) -> Advanced:
+def carry_out_cancels(due: Sequence[tuple[UUID, str]], bay: Path) -> Advanced:
     """Carry out accepted cancels; one job's failure does not stop the others.
 
     Args:
         due: each job's id, and its storage account's store address.
+        bay: where drives are mounted.
     """
     advanced = Advanced()
     for job_id, store_address in due:
         try:
-            advanced.done += _carry_out_cancel(job_id, store_address)
+            advanced.done += _carry_out_cancel(job_id, bay, store_address)
         except JobNotFoundError:
             continue  # deleted meanwhile
         except Exception as error:  # noqa: BLE001  whatever is wrong with one job, the others' wishes stand
@@ -222,24 +242,24 @@ def carry_out_cancels(due: Sequence[tuple[UUID, str]]) -> Advanced:
     return advanced
 
 
-def _carry_out_cancel(job_id: UUID, store_address: str) -> bool:
+def _carry_out_cancel(job_id: UUID, bay: Path, store_address: str) -> bool:
     if _seize_lease(job_id) is not None:
         return False
     try:
-        _end_stopped_drives(job_id, store_address, without_store=False)
+        _end_stopped_drives(job_id, bay, store_address, without_store=False)
     except StoreError:
-        _end_stopped_drives(job_id, store_address, without_store=True)
+        _end_stopped_drives(job_id, bay, store_address, without_store=True)
     with writing() as session:
         finish_cancel(session, job_id, at=database_time(session))
     return True
 
 
 @act
-def copies_to_start(rows_max: int) -> tuple[list[tuple[UUID, JobType]], list[UUID]]:
-    """Find jobs whose copy is due, or was dropped by a run that is gone, by type; and those copied now."""
+def copies_to_start(rows_max: int, per_site_max: int) -> tuple[list[tuple[UUID, JobType]], list[UUID]]:
+    """Find jobs whose copy is due and has room at its site, by type; and those copied now."""
     with reading() as session:
         now = database_time(session)
-        return due_copies(session, now, rows_max), list(copies_under_way(session, now))
+        return due_copies(session, now, rows_max, per_site_max), list(copies_under_way(session, now))
 
 
 @act

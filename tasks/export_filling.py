@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,13 @@ from models.drives import Drive
 from models.errors import LeaseLostError, StoreError
 from models.manifests import BLOCK_BYTES_MAX, split_blob_path
 from tasks.blob_files import BlobFailedError
-from tasks.containers import open_container
+from tasks.containers import Account
 from tasks.export_journal import ExportJournal, Written, told_of
 from tasks.export_listing import Found
-from tasks.export_reading import BlobReading, DriveFullError, Order
+from tasks.export_reading import BlobReading, DriveFullError, Errand
+from tasks.plans import Plan
 from tasks.pulse import Pulse
-from tasks.stores import Container, ForbiddenError, NameRefusedError
+from tasks.stores import Container, refused_as
 from tasks.way import Way
 
 _RECORD_SECONDS: Final = 1.0
@@ -110,20 +111,28 @@ class DriveFilling:
     Args:
         filled: the drive.
         folder: where it is mounted.
-        store_address: the storage account's store, with `{container}` open.
+        account: the storage account.
         pulse: of the copy, which holds its lease and knows its limits.
+        tell: told at every record how many bytes are on the drive, and how many are to come there in all.
     """
 
-    def __init__(self, filled: Filled, folder: Path, store_address: str, pulse: Pulse) -> None:
+    def __init__(
+        self,
+        filled: Filled,
+        folder: Path,
+        account: Account,
+        pulse: Pulse,
+        tell: Callable[[int, int], None],
+    ) -> None:
         self._filled = filled
+        self._tell = tell
         self._journal = filled.journal
         self._folder = folder
-        self._store_address = store_address
+        self._account = account
         self._pulse = pulse
         self._limits = pulse.limits
-        self._containers: dict[str, Container] = {}
         self._way = Way(self._limits.memory_bytes, pulse.is_fresh)
-        self._under_way: dict[Future[Written], Order] = {}
+        self._under_way: dict[Future[Written], Errand] = {}
         self._last_record = time.monotonic()
         self._total = self._journal.total()[1]
         self._done = self._journal.total("status IS NOT NULL")[0]
@@ -148,8 +157,8 @@ class DriveFilling:
                     while len(self._under_way) >= 2 * at_once:
                         self._hear()
                     container, name = split_blob_path(entry.path)
-                    order = Order(entry, self.container(container), name)
-                    self._under_way[blobs.submit(reading.fetch, order)] = order
+                    errand = Errand(entry, self._account.container(container), name)
+                    self._under_way[blobs.submit(reading.fetch, errand)] = errand
                     self.between()
                 while self._under_way:
                     self._hear()
@@ -173,8 +182,8 @@ class DriveFilling:
         for future in ended:
             self._take_in(self._under_way.pop(future), future)
 
-    def _take_in(self, order: Order, future: Future[Written]) -> None:
-        entry = order.entry
+    def _take_in(self, errand: Errand, future: Future[Written]) -> None:
+        entry = errand.entry
         try:
             written = future.result()
         except DriveFullError:
@@ -183,12 +192,9 @@ class DriveFilling:
             return
         except BlobFailedError as failure:
             status = failure.status
-        except NameRefusedError:
-            status = BlobStatus.FILE_NAME_INVALID
         except StoreError as error:
-            self._require_store(order.container)
-            is_forbidden = isinstance(error, ForbiddenError)
-            status = BlobStatus.BLOB_REQUEST_FORBIDDEN if is_forbidden else BlobStatus.BLOB_REQUEST_FAILED
+            self._require_store(errand.container)
+            status = refused_as(error)
         else:
             self._journal.end(entry.number, written.status, written)
             self._bytes += entry.length
@@ -199,9 +205,9 @@ class DriveFilling:
 
     def _take_in_the_rest(self) -> None:
         """Write down what the threads finished while they were being stopped; a later run does the others."""
-        for future, order in self._under_way.items():
+        for future, errand in self._under_way.items():
             if not future.cancelled() and future.exception() is None:
-                self._take_in(order, future)
+                self._take_in(errand, future)
         self._under_way.clear()
 
     def _require_store(self, container: Container) -> None:
@@ -218,17 +224,11 @@ class DriveFilling:
         if time.monotonic() - self._last_record >= _RECORD_SECONDS:
             self._record()
 
-    def container(self, name: str) -> Container:
-        """Open a container, once."""
-        if name not in self._containers:
-            self._containers[name] = open_container(self._store_address, name)
-        return self._containers[name]
-
     def _record(self) -> None:
         """Write down how far the copy has come, in one guarded transaction."""
-        read = sum(min(order.bytes_read, order.entry.length) for order in self._under_way.values())
+        read = sum(min(errand.bytes_read, errand.entry.length) for errand in self._under_way.values())
         last = self._journal.last_path
-        planned = [{"path": last, "status": DispositionStatus.CREATED, "upload": "", "over": True}] if last else []
+        planned = [Plan(last, DispositionStatus.CREATED, over=True).entry()] if last else []
         job_id, number = self._filled.job_id, self._filled.number
         with writing() as session:
             self._pulse.renew(session)
@@ -243,3 +243,4 @@ class DriveFilling:
                 .values(bytes_total=self._total, bytes_succeeded=self._bytes + read)
             )
         self._last_record = time.monotonic()
+        self._tell(self._bytes + read, self._total)

@@ -350,6 +350,12 @@ def discard_working_folder(drive: Path) -> None:
         _remove(drive / WORKING)
 
 
+def tidy_up(drive: Path) -> None:
+    """Remove it as well as can be: a drive that cannot even be tidied up keeps no job from its end."""
+    with suppress(DriveError):
+        discard_working_folder(drive)
+
+
 def _entry(row: tuple[Any, ...]) -> Entry:
     number, path, length, file, status, written = row
     return Entry(

@@ -9,8 +9,8 @@ from models.blob_lists import FORMAT_INVALID, BlobSelection, read_blob_list
 from models.copy_logs import BlobStatus
 from models.errors import DriveError, ManifestError, StoreError
 from models.manifests import replace_unwritable, split_blob_path, xml_can_hold
-from tasks.containers import containers_of
-from tasks.stores import BlobMissingError, Container, ForbiddenError, NameRefusedError, StoredBlob
+from tasks.containers import Account, containers_of
+from tasks.stores import BlobMissingError, Container, ForbiddenError, NameRefusedError, StoredBlob, refused_as
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -36,14 +36,12 @@ class Listing:
 
     Attributes:
         selection: what it asks for.
-        address: the storage account's store address, with `{container}` open.
-        open_container: gives a container by its name.
+        account: the storage account.
         between: called between two requests; what it raises ends the listing.
     """
 
     selection: BlobSelection
-    address: str
-    open_container: Callable[[str], Container]
+    account: Account
     between: Callable[[], None]
 
     def after(self, last: str | None) -> Iterator[Found]:
@@ -65,18 +63,18 @@ class Listing:
     def _look_at(self, path: str) -> Found:
         try:
             container, name = split_blob_path(path)
-            return Found(path, self.open_container(container).stat(name).length)
-        except (ManifestError, NameRefusedError):
+            return Found(path, self.account.container(container).stat(name).length)
+        except ManifestError:
             return Found(replace_unwritable(path), 0, BlobStatus.FILE_NAME_INVALID)
         except BlobMissingError:
             return Found(path, 0, BlobStatus.FILE_NOT_FOUND)
-        except ForbiddenError:
-            return Found(path, 0, BlobStatus.BLOB_REQUEST_FORBIDDEN)
+        except (ForbiddenError, NameRefusedError) as error:
+            return Found(path, 0, refused_as(error))
 
     def _by_prefixes(self, last: str | None) -> Iterator[Found]:
         containers = self.selection.containers
         last_container, _, last_name = (last or "").partition("/")
-        for container in sorted(containers_of(self.address)) if containers is None else containers:
+        for container in sorted(containers_of(self.account.address)) if containers is None else containers:
             if container < last_container:
                 continue
             self.between()
@@ -95,7 +93,7 @@ class Listing:
         for begin in filter(xml_can_hold, self.selection.names_in(container)):
             self.between()
             try:
-                for blob in self.open_container(container).list(begin):
+                for blob in self.account.container(container).list(begin):
                     self.between()
                     yield blob.name, blob.length
             except BlobMissingError:
@@ -103,7 +101,7 @@ class Listing:
 
     def _behind(self, container: str, last_name: str) -> Iterator[tuple[str, int]]:
         # By its place in the store's own order, whatever that is; by its name only where it is there no more.
-        is_there = self.open_container(container).exists(last_name)
+        is_there = self.account.container(container).exists(last_name)
         is_behind = False
         for name, length in self._names(container):
             if is_behind or (not is_there and name > last_name):
@@ -122,14 +120,12 @@ def _can_be_listed(path: str) -> bool:
     return True
 
 
-def read_selection(
-    path: str, open_container: Callable[[str], Container], between: Callable[[], None]
-) -> BlobSelection:
+def read_selection(path: str, account: Account, between: Callable[[], None]) -> BlobSelection:
     """Read the list blob of a job.
 
     Args:
         path: container and name of the blob; one "/" may stand in front.
-        open_container: gives a container by its name.
+        account: the storage account.
         between: called between two requests; what it raises ends the reading.
 
     Raises:
@@ -138,7 +134,7 @@ def read_selection(
     """
     try:
         container, name = split_blob_path(path.removeprefix("/"))
-        stored = open_container(container)
+        stored = account.container(container)
         found = stored.stat(name)
         with BufferedReader(_BlobFile(stored, name, found, between), _READ_BYTES) as stream:
             return read_blob_list(stream)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Semaphore
 from typing import Final
@@ -39,7 +40,7 @@ class _ChangedError(Exception):
 
 
 @dataclass(slots=True)
-class Order:
+class Errand:
     """One blob to be fetched: its entry of the journal, where it is, and how many bytes of it were read."""
 
     entry: Entry
@@ -83,7 +84,7 @@ class BlobReading:
     pool: Executor
     ahead: Semaphore
 
-    def fetch(self, order: Order) -> Written:
+    def fetch(self, errand: Errand) -> Written:
         """Bring one blob onto the drive under the name settled for it; nobody ever sees a part of it there.
 
         Raises:
@@ -96,14 +97,14 @@ class BlobReading:
         """
         for _ in range(_TRIES):
             self.way.require_open()
-            order.bytes_read = 0
+            errand.bytes_read = 0
             try:
-                stored = order.container.stat(order.name)
+                stored = errand.container.stat(errand.name)
             except BlobMissingError:
                 raise BlobFailedError(BlobStatus.FILE_NOT_FOUND) from None
             _require_listable(stored)
             with suppress(_ChangedError), self._told():
-                return self._fetch(order, stored)
+                return self._fetch(errand, stored)
         raise BlobFailedError(BlobStatus.BLOB_REQUEST_FAILED)
 
     @contextmanager
@@ -117,21 +118,21 @@ class BlobReading:
                 raise DriveFullError from None
             raise BlobFailedError(BlobStatus.IO_FAILED) from None
 
-    def _fetch(self, order: Order, stored: StoredBlob) -> Written:
+    def _fetch(self, errand: Errand, stored: StoredBlob) -> Written:
         with ExitStack() as unfinished:
-            laid = unfinished.enter_context(self._unfinished(order.entry, ""))
-            pieces, is_as_stored = self._write(laid, order, stored)
+            laid = unfinished.enter_context(self._unfinished(errand.entry, ""))
+            pieces, is_as_stored = self._write(laid, errand, stored)
             if not stored.e_tag:
-                _require_same(order, stored)
+                _require_same(errand, stored)
             attached = {
-                kind: (unfinished.enter_context(self._laid(order.entry, f".{kind}", data)), md5_of(data))
+                kind: (unfinished.enter_context(self._laid(errand.entry, f".{kind}", data)), md5_of(data))
                 for kind, data in _facts_of(stored, is_as_stored=is_as_stored)
             }
             # Nothing gets its name before all of it is there: a drive that is full keeps no part of a blob.
             for kind, (beside, _) in attached.items():
-                self._name(beside, f"{order.entry.file}.{kind}")
-            self._name(laid, order.entry.file)
-        files = {kind: (f"{order.entry.file}.{kind}", digest) for kind, (_, digest) in attached.items()}
+                self._name(beside, f"{errand.entry.file}.{kind}")
+            self._name(laid, errand.entry.file)
+        files = {kind: (f"{errand.entry.file}.{kind}", digest) for kind, (_, digest) in attached.items()}
         return Written(
             length=stored.length,
             last_modified=stored.last_modified.isoformat(),
@@ -143,16 +144,16 @@ class BlobReading:
             is_as_stored=is_as_stored,
         )
 
-    def _write(self, laid: Path, order: Order, stored: StoredBlob) -> tuple[list[tuple[int, int, str]], bool]:
+    def _write(self, laid: Path, errand: Errand, stored: StoredBlob) -> tuple[list[tuple[int, int, str]], bool]:
         """Write the content; tells its pieces, and whether it has the MD5 that the store tells of it."""
         told = stored.facts.content_md5
         whole = hashlib.md5(usedforsecurity=False)
         pieces = []
         with laid.open("wb") as file:
-            for offset, data in self._pieces(order, stored):
+            for offset, data in self._pieces(errand, stored):
                 if told is not None:
                     whole.update(data)
-                order.bytes_read += len(data)
+                errand.bytes_read += len(data)
                 if stored.is_page_blob and data == _ZEROS[: len(data)]:
                     continue
                 self.way.require_open()
@@ -165,7 +166,7 @@ class BlobReading:
 
     # -- the store -------------------------------------------------------------------------------------
 
-    def _pieces(self, order: Order, stored: StoredBlob) -> Iterator[tuple[int, bytes]]:
+    def _pieces(self, errand: Errand, stored: StoredBlob) -> Iterator[tuple[int, bytes]]:
         """Give a blob's pieces in order, while those that follow are on their way as far as memory lets them."""
         asked: deque[_Asked] = deque()
         offsets = deque(range(0, stored.length, BLOCK_BYTES_MAX))
@@ -175,7 +176,8 @@ class BlobReading:
                 while offsets and (not asked or self.ahead.acquire(blocking=False)):
                     offset = offsets.popleft()
                     length = min(BLOCK_BYTES_MAX, stored.length - offset)
-                    future = self.pool.submit(order.container.read, order.name, offset, length, e_tag=stored.e_tag)
+                    read = partial(errand.container.read, errand.name, offset, length, e_tag=stored.e_tag)
+                    future = self.pool.submit(read)
                     asked.append(_Asked(offset, length, bool(asked), future))
                 yield asked[0].offset, asked[0].data()
                 self._forget(asked.popleft())
@@ -246,10 +248,10 @@ def _require_listable(stored: StoredBlob) -> None:
         raise BlobFailedError(BlobStatus.FAILED)
 
 
-def _require_same(order: Order, stored: StoredBlob) -> None:
+def _require_same(errand: Errand, stored: StoredBlob) -> None:
     """Notice by length and time that a blob changed, where the store has no better mark."""
     try:
-        now = order.container.stat(order.name)
+        now = errand.container.stat(errand.name)
     except BlobMissingError:
         raise _ChangedError from None
     if (now.length, now.last_modified) != (stored.length, stored.last_modified):

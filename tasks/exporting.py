@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import delete
@@ -16,21 +16,30 @@ from sqlmodel import Session, col, select
 
 from models.blob_facts import BlobFacts
 from models.blob_lists import incomplete_list_name, select_blobs, write_blob_list
-from models.copies import BlobReport, DriveCopy, drive_status_of
-from models.copy_logs import BlobStatus, DriveStatus, LoggedBlob, write_copy_log
+from models.copies import BlobReport, DriveCopy
+from models.copy_logs import BlobStatus, DriveStatus, LoggedBlob
 from models.database import reading, writing
 from models.drives import WITHOUT_ERRORS, Drive, drives_of, serial
 from models.errors import DriveError, StoreError
-from models.jobs import Job, LogLevel, read_job
+from models.jobs import Job, read_job
 from models.lifecycle import DriveState
-from models.manifests import ManifestWriter, require_drive_id
+from models.manifests import ManifestWriter
 from tasks.acts import act
-from tasks.containers import open_container
+from tasks.containers import Account, open_container
 from tasks.copying import DriveCopying
 from tasks.export_filling import DriveFilling, Filled, Room, plan_drive
-from tasks.export_journal import MANIFEST, WORKING, Entry, ExportJournal, discard_working_folder, told_of
+from tasks.export_journal import (
+    MANIFEST,
+    WORKING,
+    Entry,
+    ExportJournal,
+    discard_working_folder,
+    tidy_up,
+    told_of,
+)
 from tasks.export_listing import Listing, read_selection
-from tasks.mounts import drives_in
+from tasks.mounts import mounted_in
+from tasks.progress import Progress
 from tasks.pulse import CopyCancelledError, CopyLimits, Pulse, open_pulsing
 from tasks.stores import BlobWriter, NameRefusedError
 
@@ -53,7 +62,7 @@ class DriveExporting(DriveCopying):
         """
         if self.pulse is None:
             raise ValueError("a copy needs a pulse")
-        folder = _mounted(bay).get(serial(self._drive().drive_id))
+        folder = mounted_in(bay).get(serial(self._drive().drive_id))
         if folder is None:
             self.fail(DriveStatus.DISK_NOT_FOUND)
             return True
@@ -66,10 +75,10 @@ class DriveExporting(DriveCopying):
             discard_working_folder(folder)
             self.finish()
         except CopyCancelledError:
-            _tidy_up(folder)
+            tidy_up(folder)
             return False
         except DriveError as error:
-            _tidy_up(folder)
+            tidy_up(folder)
             self.fail(DriveStatus(error.status))
         return True
 
@@ -78,20 +87,24 @@ class DriveExporting(DriveCopying):
             return session.get_one(Drive, (self.job_id, self.number))
 
     def _export(self, journal: ExportJournal, folder: Path, bay: Path, pulse: Pulse) -> None:
-        require_drive_id(self._drive().drive_id)
         if not journal.is_planned:
             self._plan(journal, folder, bay, pulse)
-        filling = DriveFilling(Filled(self.job_id, self.number, journal), folder, self.store_address, pulse)
-        try:
-            filling.fill()
-        except CopyCancelledError:
-            self._report(journal)
-            raise
+        filled = Filled(self.job_id, self.number, journal)
+        with Progress(self.job_id) as progress:
+
+            def tell(bytes_done: int, bytes_total: int) -> None:
+                progress.tell(bytes_done, bytes_total, self.number)
+
+            try:
+                DriveFilling(filled, folder, Account(self.store_address), pulse, tell).fill()
+            except CopyCancelledError:
+                self._report(journal)
+                raise
         self._report(journal)
         digest = self._write_manifest(journal, folder, pulse)
         with open_pulsing(folder / MANIFEST, pulse.beat) as manifest:
             self._back_up(manifest)
-        self._log_everything(journal, pulse)
+        self._log_verbosely(_every_blob(journal, pulse))
         with self._guarded() as (session, drive):
             drive.manifest_file = f"\\{MANIFEST}"
             drive.manifest_hash = digest
@@ -109,7 +122,7 @@ class DriveExporting(DriveCopying):
                 if drive.number != self.number and drive.state is DriveState.RECEIVED
             ]
             last = _last_seen_to(session, self.job_id)
-        mounted = _mounted(bay)
+        mounted = mounted_in(bay)
         later = []
         for name in waiting:
             # What is wrong with another drive ends that one, when its turn comes.
@@ -168,34 +181,20 @@ class DriveExporting(DriveCopying):
             _to_disk(folder)
         return digest
 
-    def _log_everything(self, journal: ExportJournal, pulse: Pulse) -> None:
-        with reading() as session:
-            job = session.get_one(Job, self.job_id)
-            drive = session.get_one(Drive, (self.job_id, self.number))
-            status = drive_status_of(session, self.job_id, self.number)
-        if job.log_level is not LogLevel.VERBOSE:
-            return
 
-        def logged() -> Iterator[LoggedBlob]:
-            for entry in journal.entries():
-                pulse.beat()
-                yield entry.logged()
-
-        uri = self._put_log("verbose", lambda file: write_copy_log(file, drive.drive_id, logged(), status))
-        with self._guarded() as (session, row):
-            row.verbose_log_uri = uri
-            session.add(row)
+def _every_blob(journal: ExportJournal, pulse: Pulse) -> Iterator[LoggedBlob]:
+    for entry in journal.entries():
+        pulse.beat()
+        yield entry.logged()
 
 
 def _listing(job: Job, store_address: str, pulse: Pulse) -> Listing:
-    def opened(name: str) -> Any:
-        return open_container(store_address, name)
-
+    account = Account(store_address)
     if job.export_blob_list_blob_path is None:
         selection = select_blobs(job.export_blob_paths, job.export_blob_path_prefixes)
     else:
-        selection = read_selection(job.export_blob_list_blob_path, opened, pulse.beat)
-    return Listing(selection, store_address, opened, pulse.beat)
+        selection = read_selection(job.export_blob_list_blob_path, account, pulse.beat)
+    return Listing(selection, account, pulse.beat)
 
 
 def _last_seen_to(session: Session, job_id: UUID) -> str | None:
@@ -208,16 +207,6 @@ def _last_seen_to(session: Session, job_id: UUID) -> str | None:
 
 def _started_at(begun: DriveCopy) -> datetime:
     return begun.started_at
-
-
-def _mounted(bay: Path) -> dict[str, Path]:
-    return {serial(name): folder for name, folder in drives_in(bay).items()}
-
-
-def _tidy_up(folder: Path) -> None:
-    # A drive that cannot even be tidied up keeps nothing from its end.
-    with suppress(DriveError):
-        discard_working_folder(folder)
 
 
 def _sealed(file: Path) -> str:

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from models.blob_facts import BlobFacts
+from models.blob_facts import HEADERS, BlobFacts
 from models.errors import StoreError
 from tasks.stores import (
     STAGING,
@@ -35,7 +35,6 @@ from tasks.stores import (
 )
 
 _ATTRIBUTE: Final = "user.drivepost"
-_PROPERTIES: Final = ("content_type", "content_encoding", "content_language", "cache_control")
 _NO_SUCH_NAME: Final = frozenset(
     {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST}
 )
@@ -154,7 +153,6 @@ class FolderContainer(Container):
     def upload(
         self,
         path: str,
-        length: int,
         parts: Sequence[Part],
         aside: str,
         handle: str = "",
@@ -266,7 +264,7 @@ def _e_tag(found: os.stat_result) -> str:
 
 @contextmanager
 def _opened(place: str, flags: int) -> Iterator[int]:
-    file = os.open(place, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+    file = os.open(place, flags, 0o666)
     try:
         yield file
     finally:
@@ -334,7 +332,7 @@ def _name(laid: str, place: str, *, overwrite: bool) -> None:
 
 
 def _write_facts(file: int, facts: BlobFacts) -> None:
-    told = {name: value for name in _PROPERTIES if (value := getattr(facts, name)) is not None}
+    told = {name: value for name in HEADERS if (value := getattr(facts, name)) is not None}
     if facts.content_md5 is not None:
         told["content_md5"] = b64encode(facts.content_md5).decode()
     document = {**told, "metadata": dict(facts.metadata)} if facts.metadata else told
@@ -342,7 +340,7 @@ def _write_facts(file: int, facts: BlobFacts) -> None:
         return
     try:
         os.setxattr(file, _ATTRIBUTE, json.dumps(document, separators=(",", ":")).encode())
-    except (OSError, AttributeError):
+    except OSError:
         if facts.metadata or len(told) > (facts.content_md5 is not None):
             raise NotHeldError("the store's folder can hold no properties or metadata of this size") from None
         # The MD5 alone is a service of ours, and a file system without attributes still holds the blob.
@@ -351,11 +349,11 @@ def _write_facts(file: int, facts: BlobFacts) -> None:
 def _read_facts(place: str) -> BlobFacts:
     try:
         document = json.loads(os.getxattr(place, _ATTRIBUTE))
-    except (OSError, AttributeError, ValueError):
+    except (OSError, ValueError):
         return BlobFacts()
     md5 = document.get("content_md5")
     return BlobFacts(
-        **{name: document.get(name) for name in _PROPERTIES},
+        **{name: document.get(name) for name in HEADERS},
         content_md5=None if md5 is None else b64decode(md5),
         metadata=document.get("metadata", {}),
     )

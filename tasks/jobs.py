@@ -6,9 +6,11 @@ from uuid import UUID
 from sqlmodel import Session
 
 from models.database import database_time, reading, return_free_pages, writing
-from models.deletion import delete_job
-from models.errors import JobNotFoundError
-from models.jobs import close_job, find_job, finish_cancel, read_job, request_cancel
+from models.deletion import delete_job, require_deletable
+from models.deletion_preview import DeletionPreview, preview_deletion
+from models.errors import JobNotFoundError, RequestError
+from models.holds import ReleaseReason, place_hold, release_hold
+from models.jobs import HoldReason, close_job, find_job, finish_cancel, read_job, request_cancel
 from models.lifecycle import Actor, JobState, Outcome
 from models.receipts import was_job_deleted
 from models.requests import ShipRequest, parse
@@ -75,6 +77,50 @@ def _deleted(session: Session, reference: str) -> UUID:
     if not was_job_deleted(session, job_id):
         raise JobNotFoundError
     return job_id
+
+
+@act
+def require_second_name(job_id: UUID, again: str) -> None:
+    """Refuse to delete a job that may not be deleted, or that is not named a second time.
+
+    A job whose rows are gone needs no second name: REST deleted them, and asks for its traces to go.
+
+    Args:
+        job_id: the job, as it was found by its first name.
+        again: its opaque id, or `subscription/resourceGroup/name`.
+
+    Raises:
+        JobStateConflictError: it may not be deleted in its state.
+        JobHeldError: it is under legal hold.
+        RequestError: it is not named again, or by what names another job or none.
+    """
+    with reading() as session:
+        try:
+            require_deletable(read_job(session, job_id))
+        except JobNotFoundError:
+            return
+        if not again:
+            raise RequestError([("confirm", "name the job a second time, or tick dry_run to see what would go")])
+        if not _names(session, again, job_id):
+            raise RequestError([("confirm", "does not name the same job as above; nothing was deleted")])
+
+
+def _names(session: Session, reference: str, job_id: UUID) -> bool:
+    try:
+        return find_job(session, reference) == job_id
+    except JobNotFoundError:
+        return False
+
+
+@act
+def look_at_deletion(job_id: UUID) -> DeletionPreview:
+    """Tell what deleting a job by hand would do now; nothing is changed.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+    """
+    with reading(of_one_moment=True) as session:
+        return preview_deletion(session, job_id)
 
 
 @act
@@ -147,12 +193,27 @@ def close_unanswered_job(job_id: UUID) -> Outcome:
 
 
 @act
+def hold_job(job_id: UUID, reason: HoldReason) -> Outcome:
+    """Place a legal hold on a job; NOTHING_TO_DO when it is held for that reason."""
+    with writing() as session:
+        return place_hold(session, job_id, reason, at=database_time(session), by=Actor.OPERATOR)
+
+
+@act
+def release_job(job_id: UUID, reason: ReleaseReason) -> Outcome:
+    """Release the legal hold of a job; NOTHING_TO_DO when it is under none."""
+    with writing() as session:
+        return release_hold(session, job_id, reason, at=database_time(session), by=Actor.OPERATOR)
+
+
+@act
 def delete_rows_of_job(job_id: UUID) -> None:
     """Delete a job by hand: all its rows go in one transaction, and its runs are to be forgotten.
 
     Raises:
         JobNotFoundError: somebody else deleted it first.
         JobStateConflictError: it may not be deleted in its state.
+        JobHeldError: it is under legal hold.
     """
     with writing() as session:
         delete_job(session, job_id, at=database_time(session), by=Actor.OPERATOR)

@@ -19,3 +19,12 @@ def drives_in(bay: Path) -> dict[str, Path]:
     if len({serial(folder.name) for folder in folders}) != len(folders):
         raise BayError("two folders of the bay differ only in case or spaces; a drive is mounted once")
     return {folder.name: folder for folder in folders}
+
+
+def mounted_in(bay: Path) -> dict[str, Path]:
+    """Look into the bay: serial number, as `models.drives.serial` compares it -> folder.
+
+    Raises:
+        BayError: as `drives_in`.
+    """
+    return {serial(name): folder for name, folder in drives_in(bay).items()}

@@ -75,7 +75,7 @@ class Progress:
             self._thread.start()
 
     def close(self) -> None:
-        """Show the last figures, and wait two seconds for it at most; harmless the second time."""
+        """Show the last figures; waits two seconds for it at most."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(_LAST_SECONDS_MAX)

@@ -33,7 +33,8 @@ class CopyLimits:
         poll_seconds: how often it looks whether it was cancelled.
         batch_blobs: how many blobs' names are settled in one write.
         requests_at_once: how many requests to the store are under way at once.
-        memory_bytes: what was read from a drive and is not written yet, or was read back, at most.
+        memory_bytes: what was read and is not written yet, or was read back, at most; a single piece larger
+            than that is held alone.
         reads_back: whether what the store holds is compared with the manifest before a blob counts.
     """
 

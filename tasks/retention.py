@@ -1,22 +1,31 @@
 """Acts of retention: find what is due, delete it in batches, tell how it went."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from models.database import database_time, reading, return_free_pages, writing
+from models.database import database_time, reading, return_free_pages, writes_of_others, writing
 from models.deletion import Expired, count_expired_jobs, delete_expired_jobs, expired_jobs
+from models.due import Due, count_held_due, due_by_day, oldest_expired
+from models.holds import count_held_jobs
+from models.jobs import HoldReason
 from models.lifecycle import JobState
 from models.runs import record_run
 from tasks.acts import act
+from tasks.pace import Pace
 
 
 @dataclass(slots=True)
 class Sweep:
-    """What a sweep deleted: how many jobs by state, and by how many seconds they were late."""
+    """What a sweep deleted: how many jobs by state, and by how many seconds they were late.
+
+    `stuck` counts by error code the jobs that are due and could not be deleted.
+    """
 
     deleted: Counter[JobState] = field(default_factory=Counter)
+    stuck: Counter[str] = field(default_factory=Counter)
     late_seconds_max: float = 0
     late_seconds_sum: float = 0
 
@@ -30,6 +39,7 @@ class Sweep:
     def merge(self, other: "Sweep") -> None:
         """Count what another sweep deleted too."""
         self.deleted += other.deleted
+        self.stuck += other.stuck
         self.late_seconds_max = max(self.late_seconds_max, other.late_seconds_max)
         self.late_seconds_sum += other.late_seconds_sum
 
@@ -43,7 +53,7 @@ def tell_time() -> datetime:
 
 @act
 def delete_expired(at: datetime, batch_rows: int, rows_max: int) -> Sweep:
-    """Delete jobs whose time was over at a moment: at most `rows_max`, `batch_rows` in one transaction.
+    """Delete jobs whose time was over at a moment: at most `rows_max`, up to `batch_rows` in one transaction.
 
     Safe to repeat, and by several at once: what is gone, or taken by another, is not found.
 
@@ -51,15 +61,19 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int) -> Sweep:
         What was deleted; fewer than `rows_max` means that nothing more is due, or another has taken it.
     """
     sweep = Sweep()
+    pace = Pace(batch_rows)
     while rows_max > 0:
-        batch = min(batch_rows, rows_max)
+        batch = min(pace.rows, rows_max)
         with writing() as session:
+            pace.begin()
             deleted = delete_expired_jobs(session, at, batch, now=database_time(session))
+            others = writes_of_others(session)
         for expired in deleted:
             sweep.add(expired, at)
         if len(deleted) < batch:
             break
         rows_max -= batch
+        pace.end(others)
     return_free_pages()
     return sweep
 
@@ -77,3 +91,33 @@ def list_expired(at: datetime, rows_max: int, flow_run_id: UUID | None) -> tuple
             for expired in due:
                 record_run(session, expired.job_id, flow_run_id)
         return count_expired_jobs(session, at), due
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What retention has before it.
+
+    Attributes:
+        oldest_overdue_seconds: by how much the longest overdue job is late; 0 when none is due.
+        held_due: jobs whose time is over and that a legal hold keeps.
+        held: jobs under legal hold, by reason.
+        ahead: what comes due in the next days, day by day.
+    """
+
+    oldest_overdue_seconds: float
+    held_due: int
+    held: Mapping[HoldReason, int]
+    ahead: Sequence[Due]
+
+
+@act
+def look_ahead(at: datetime) -> Outlook:
+    """Tell how late the oldest job is that is due at a moment, what holds keep, and what comes next."""
+    with reading() as session:
+        oldest = oldest_expired(session, at)
+        return Outlook(
+            oldest_overdue_seconds=(at - oldest).total_seconds() if oldest else 0,
+            held_due=count_held_due(session, at),
+            held=count_held_jobs(session),
+            ahead=due_by_day(session, at),
+        )

@@ -13,13 +13,16 @@ from prefect.client.schemas.filters import (
     ArtifactFilterFlowRunId,
     DeploymentFilter,
     DeploymentFilterId,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
@@ -35,6 +38,12 @@ _COPIES: Final = {JobType.IMPORT: "import-drives", JobType.EXPORT: "export-blobs
 USER: Final = "user"
 """The parameter by which a flow is told of a user."""
 
+JOB_NAMES: Final = ("job", "confirm")
+"""The parameters by which a flow is told of a job."""
+
+BOARD: Final = "show-board"
+"""The flow whose newest run speaks of many jobs, and is asked for again when it has to go with one of them."""
+
 _PAGE: Final = 200
 _PAGES_MAX: Final = 50
 _LONGEST_ACT: Final = timedelta(hours=1)
@@ -43,7 +52,12 @@ _UNDER_WAY: Final = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 
 
 @contextmanager
-def _prefect() -> Iterator[SyncPrefectClient]:
+def prefect_client() -> Iterator[SyncPrefectClient]:
+    """Ask Prefect.
+
+    Raises:
+        PrefectAwayError: it does not answer, or refuses.
+    """
     try:
         with get_client(sync_client=True) as client:
             yield client
@@ -71,7 +85,7 @@ def start_copies(
     """
     if not due:
         return []
-    with _prefect() as client:
+    with prefect_client() as client:
         deployments = {job_type: _deployment_of(client, flow) for job_type, flow in _COPIES.items()}
         alive = datetime.now(UTC) - timedelta(seconds=dead_after_seconds)
         busy = set(map(str, under_way)) | {
@@ -110,7 +124,7 @@ def hide_parameters(flow_run_id: UUID | None) -> None:
     """Empty a run's parameters, which may name a user, or a job that is gone."""
     if flow_run_id is None:
         return
-    with _prefect() as client:
+    with prefect_client() as client:
         client.update_flow_run(flow_run_id, parameters={})
 
 
@@ -127,7 +141,7 @@ def hide_names() -> int:
         ),
         tags=FlowRunFilterTags(all_=[TAG]),
     )
-    with _prefect() as client:
+    with prefect_client() as client:
         runs = client.read_flow_runs(flow_run_filter=ended, limit=_PAGE, sort=FlowRunSort.END_TIME_DESC)
         named = [run for run in runs if _names_somebody(run)]
         for run in named:
@@ -139,7 +153,7 @@ def _names_somebody(run: FlowRun) -> bool:
     if USER in run.parameters:
         return True
     is_begun = run.state is not None and run.state.type is StateType.FAILED
-    return not is_begun and "/" in str(run.parameters.get("job"))
+    return not is_begun and any("/" in str(run.parameters.get(name)) for name in JOB_NAMES)
 
 
 @act
@@ -161,13 +175,54 @@ def forget_runs(runs_max: int, job_id: UUID | None = None, spared: UUID | None =
     if not listed:
         return 0
     forgotten = 0
-    with _prefect() as client:
+    with prefect_client() as client:
+        boards = _of_flow(client, BOARD, listed)
         for flow_run_id in listed:
-            if _forget(client, flow_run_id):
-                with writing() as session:
-                    strike_run(session, flow_run_id)
-                forgotten += 1
+            forgotten += _forget_and_strike(client, flow_run_id)
+        if boards:
+            # Who is on it disappears at once, and those who stay come back.
+            with suppress(ObjectNotFound):
+                client.create_flow_run_from_deployment(_deployment_of(client, BOARD))
     return forgotten
+
+
+@act
+def forget_earlier_runs(flow: str, flow_run_id: UUID | None) -> int:
+    """Forget the runs of a flow that ended, but for this one, which shows anew what they showed.
+
+    Safe to repeat. At most the 200 that ended last are looked at; what is left, the next run finds.
+
+    Args:
+        flow: the flow's name.
+        flow_run_id: the run that is asking; None outside of one, where nothing is forgotten.
+    """
+    if flow_run_id is None:
+        return 0
+    with prefect_client() as client:
+        return sum(_forget_and_strike(client, run) for run in _of_flow(client, flow) if run != flow_run_id)
+
+
+def _of_flow(client: SyncPrefectClient, flow: str, of: Sequence[UUID] | None = None) -> list[UUID]:
+    """Find runs of a flow that ended: the last 200, or those of the ones that are named."""
+    ended = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))),
+        id=None if of is None else FlowRunFilterId(any_=list(of)),
+    )
+    runs = client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+        flow_run_filter=ended,
+        sort=FlowRunSort.END_TIME_DESC,
+        limit=_PAGE,
+    )
+    return [run.id for run in runs]
+
+
+def _forget_and_strike(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
+    if not _forget(client, flow_run_id):
+        return False
+    with writing() as session:
+        strike_run(session, flow_run_id)
+    return True
 
 
 def _forget(client: SyncPrefectClient, flow_run_id: UUID) -> bool:

@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
-from models.blob_facts import BlobFacts
+from models.blob_facts import HEADERS, BlobFacts
 from models.errors import StoreError
 from tasks.cloud_stores import (
     CONNECT_SECONDS_MAX,
@@ -60,6 +60,9 @@ _PLAIN_E_TAG: Final = re.compile(r'"([0-9a-f]{32})"')
 _COMMIT_TRIES: Final = 3
 _COMMIT_PAUSE_SECONDS: Final = 0.5
 
+_PROPERTIES: Final = {name: header.replace("-", "") for name, header in HEADERS.items()}
+"""Attribute of `BlobFacts` -> what boto3 calls it."""
+
 ENVIRONMENT: Final = {
     "access_key_id": ("AWS_ACCESS_KEY_ID",),
     "secret_access_key": ("AWS_SECRET_ACCESS_KEY",),
@@ -71,7 +74,7 @@ ENVIRONMENT: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Account:
+class _Access:
     """Where S3 is, and who we are there; without a key it is whoever boto3's own chain finds."""
 
     access_key_id: str | None = None
@@ -93,7 +96,7 @@ def list_containers(address: str, options: Mapping[str, str]) -> Iterator[str]:
     """
     url = urlsplit(address)
     with told_without_names():
-        _, client = _session_and_client(_Account(**options))
+        _, client = _session_and_client(_Access(**options))
         if "{container}" in url.netloc:
             begin, _, end = url.netloc.partition("{container}")
             buckets = [each["Name"] for each in client.list_buckets()["Buckets"]]
@@ -113,14 +116,14 @@ def list_containers(address: str, options: Mapping[str, str]) -> Iterator[str]:
 _making: Final = Lock()
 
 
-def _session_and_client(account: _Account) -> tuple[Any, Any]:
+def _session_and_client(account: _Access) -> tuple[Any, Any]:
     # A session of boto3 may not be used by several threads at once; its clients may.
     with _making:
         return _make_client(account)
 
 
 @cache
-def _make_client(account: _Account) -> tuple[Any, Any]:
+def _make_client(account: _Access) -> tuple[Any, Any]:
     session = boto3.Session(
         account.access_key_id, account.secret_access_key, account.session_token, region_name=account.region
     )
@@ -155,7 +158,7 @@ class S3Container(CloudContainer):
 
     def __init__(self, address: str, name: str, options: Mapping[str, str]) -> None:
         url = urlsplit(address)
-        account = _Account(**options)
+        account = _Access(**options)
         self._bucket = url.netloc
         self._region = account.region
         if not _BUCKET.fullmatch(self._bucket):
@@ -189,10 +192,7 @@ class S3Container(CloudContainer):
             e_tag=found["ETag"],
             last_modified=found["LastModified"],
             facts=BlobFacts(
-                content_type=found.get("ContentType"),
-                content_encoding=found.get("ContentEncoding"),
-                content_language=found.get("ContentLanguage"),
-                cache_control=found.get("CacheControl"),
+                **{name: found.get(told) for name, told in _PROPERTIES.items()},
                 content_md5=md5,
                 metadata=metadata,
             ),
@@ -212,7 +212,6 @@ class S3Container(CloudContainer):
     def upload(
         self,
         path: str,
-        length: int,
         parts: Sequence[Part],
         aside: str,
         handle: str = "",
@@ -354,7 +353,7 @@ class _PartsUpload(Upload):
                 return str(made["ETag"])
 
 
-def _credential_provider(account: _Account, session: Any) -> Any:
+def _credential_provider(account: _Access, session: Any) -> Any:
     # Given by hand, so that a variable of the environment never takes the place of what Settings say.
     if not account.access_key_id:
         return Boto3CredentialProvider(session)
@@ -369,10 +368,7 @@ def _credential_provider(account: _Account, session: Any) -> Any:
 
 def _properties(facts: BlobFacts) -> dict[str, Any]:
     told = {
-        "ContentType": facts.content_type,
-        "ContentEncoding": facts.content_encoding,
-        "ContentLanguage": facts.content_language,
-        "CacheControl": facts.cache_control,
+        **{told: getattr(facts, name) for name, told in _PROPERTIES.items()},
         "Metadata": dict(facts.metadata),
     }
     return {name: value for name, value in told.items() if value}

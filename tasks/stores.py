@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from models.blob_facts import BlobFacts
+from models.copy_logs import BlobStatus
 from models.errors import StoreError
 from models.manifests import BLOCK_BYTES_MAX
 
@@ -31,6 +32,17 @@ class NameRefusedError(StoreError):
 
 class NotHeldError(StoreError):
     """This kind of store cannot hold what was to be kept: page blobs, or properties and metadata of this size."""
+
+
+_REFUSED_AS: Final = {
+    NotHeldError: BlobStatus.FAILED,
+    ForbiddenError: BlobStatus.BLOB_REQUEST_FORBIDDEN,
+}
+
+
+def refused_as(error: StoreError) -> BlobStatus:
+    """Tell in the copy log's words why a store refused one blob; its name, too, is refused by a request."""
+    return _REFUSED_AS.get(type(error), BlobStatus.BLOB_REQUEST_FAILED)
 
 
 class BlobExistsError(Exception):
@@ -181,7 +193,6 @@ class Container(ABC):
     def upload(
         self,
         path: str,
-        length: int,
         parts: Sequence[Part],
         aside: str,
         handle: str = "",
@@ -192,7 +203,6 @@ class Container(ABC):
 
         Args:
             path: its name.
-            length: bytes.
             parts: all of them, in order; empty where they are not known, as of a log that is being written.
             aside: under which name it may be laid aside on the way, below `.drivepost`.
             handle: the handle of an upload that a run before began and did not commit.
@@ -254,7 +264,7 @@ class BlobWriter:
 
     def _send(self, data: bytes) -> None:
         if self._upload is None:
-            self._upload = self._container.upload(self._path, 0, (), self._aside, facts=self._facts)
+            self._upload = self._container.upload(self._path, (), self._aside, facts=self._facts)
         self._upload.write(Part(self._count, self._offset, len(data)), data)
         self._count += 1
         self._offset += len(data)

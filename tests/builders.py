@@ -15,6 +15,7 @@ from sqlmodel import Session, SQLModel, col, func, select, update
 
 from deployments.posted_files import PreparedDrive
 from deployments.prepare_drive import files_below, prepare_drive
+from models.alerts import AlertKind, Found, raise_alerts
 from models.bay import check_in
 from models.copies import BlobReport, DriveCopy
 from models.copy_logs import BlobStatus, DispositionStatus
@@ -295,6 +296,7 @@ def with_every_row(session: Session, job_id: UUID) -> None:
         )
     )
     record_run(session, job_id, uuid4())
+    raise_alerts(session, [Found(AlertKind.RETURN_DUE, str(job_id), job_id)], NOON)
     session.flush()
 
 

@@ -79,6 +79,7 @@ def _left_in_s3(server: StoreServer, place: str) -> Iterator[str]:
     client = boto3.client("s3", endpoint_url=server.environment["AWS_ENDPOINT"], region_name="us-east-1")
     if place not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
         return
-    yield from (each["Key"] for each in client.list_multipart_uploads(Bucket=place).get("Uploads", ()))
+    uploads = client.list_multipart_uploads(Bucket=place).get("Uploads", ())
+    yield from (f"{each['Key']}?uploadId={each['UploadId']}" for each in uploads)
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=place):
         yield from (each["Key"] for each in page.get("Contents", ()) if "/.drivepost/" in each["Key"])

@@ -40,7 +40,9 @@ from flows.import_portal_settings import import_portal_settings
 from flows.return_drives import return_drives
 from flows.rotate_keys import rotate_keys
 from flows.ship_job import ship_job
+from flows.show_board import show_board
 from flows.show_dashboard import show_dashboard
+from flows.show_job import show_job
 from models import database
 from models.bay import check_in
 from models.database import database_time, reading, writing
@@ -78,7 +80,15 @@ from tests.builders import (
     set_columns,
 )
 
-PREFECT_ACTS: Final = ("start_copies", "hide_parameters", "hide_names", "forget_runs")
+PREFECT_ACTS: Final = (
+    "start_copies",
+    "hide_parameters",
+    "hide_names",
+    "forget_runs",
+    "forget_earlier_runs",
+    "bury_dead_runs",
+    "drop_late_runs",
+)
 INSIDE: Final = (
     (BlobCopier, "_record"),
     (FolderContainer, "put"),
@@ -410,7 +420,14 @@ def of_delete_job(world: World) -> Callable[[], State[Any]]:
         now = database_time(session)
         job_id = job_in(session, JobState.COMPLETED, at=now)
         job_in(session, JobState.COMPLETED, "other", at=now)
-    return lambda: delete_job.fn(str(job_id))
+    return lambda: delete_job.fn(str(job_id), str(job_id))
+
+
+def of_delete_job_looked_at(world: World) -> Callable[[], State[Any]]:
+    """A Completed job, of which it is asked what would go."""
+    with writing() as session:
+        job_id = job_in(session, JobState.COMPLETED, at=database_time(session))
+    return lambda: delete_job.fn(str(job_id), dry_run=True)
 
 
 def of_enforce_retention(world: World) -> Callable[[], State[Any]]:
@@ -565,6 +582,21 @@ def of_find_traces_of_words(world: World) -> Callable[[], State[Any]]:
     return lambda: find_traces.fn(_named(world, "words.json", {"words": ["ada@example.com"]}))
 
 
+def of_show_job(world: World) -> Callable[[], State[Any]]:
+    """A job that was cancelled."""
+    with writing() as session:
+        job_id = job_in(session, JobState.COMPLETED, at=database_time(session), cancelled=True)
+    return lambda: show_job.fn(str(job_id))
+
+
+def of_show_board(world: World) -> Callable[[], State[Any]]:
+    """A job in every state."""
+    with writing() as session:
+        for state in JobState:
+            job_in(session, state, f"job-{state}", database_time(session))
+    return show_board.fn
+
+
 WAYS: Final[dict[str, Prepare]] = {
     "create-job": of_create_job,
     "ship-job": of_ship_job,
@@ -576,6 +608,7 @@ WAYS: Final[dict[str, Prepare]] = {
     "close-job": of_close_job,
     "cancel-job": of_cancel_job,
     "delete-job": of_delete_job,
+    "delete-job, dry run": of_delete_job_looked_at,
     "enforce-retention": of_enforce_retention,
     "rotate-keys": of_rotate_keys,
     "erase-personal-data": of_erase_personal_data,
@@ -589,6 +622,8 @@ WAYS: Final[dict[str, Prepare]] = {
     "delete-portal-settings": of_delete_portal_settings,
     "delete-portal-settings, the saved address": of_delete_saved_address,
     "show-dashboard": of_show_dashboard,
+    "show-job": of_show_job,
+    "show-board": of_show_board,
 }
 GONE: Final = {
     "delete-job": "the job is deleted",

@@ -36,9 +36,9 @@ def test_no_package_stands_below_tests(files: list[Path]) -> None:
 
 
 def test_tests_mirror_the_rooms(files: list[Path]) -> None:
-    """A folder per room, and those for journeys, the house and benchmarks."""
+    """A folder per room, and those for browser, journeys, the house and benchmarks."""
     folders = {file.parts[1] for file in files if file.parts[0] == "tests" and len(file.parts) > 2}
-    assert folders <= (ROOMS - {"tests"}) | {"journeys", "house", "benchmarks"}
+    assert folders <= (ROOMS - {"tests"}) | {"browser", "journeys", "house", "benchmarks"}
 
 
 def test_no_room_is_crowded(files: list[Path]) -> None:

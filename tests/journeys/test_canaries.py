@@ -355,7 +355,7 @@ def many(aviary: Aviary, count: int, user: str) -> None:
 
 def die(aviary: Aviary, users: list[str]) -> None:
     """Delete everything: by hand, by wish, by retention, and the settings."""
-    aviary.done(delete_job, job=aviary.id_of("job0"))
+    aviary.done(delete_job, job=aviary.id_of("job0"), confirm=aviary.id_of("job0"))
     aviary.done(erase_personal_data, job=aviary.id_of("job1"))
     aviary.done(erase_personal_data, user=users[0])
     for user in users[1:]:
@@ -550,7 +550,7 @@ def test_the_proof_that_nothing_opens_bites(
     (first, second) = map(aviary.id_of, aviary.jobs)
     aviary.done(cancel_job, job=first)
     aviary.done(erase_personal_data, job=first)
-    aviary.done(delete_job, job=second)
+    aviary.done(delete_job, job=second, confirm=second)
     aviary.done(rotate_keys)
     left = (opened(kept) | opened(sealed_values())) & set(aviary.words)
     assert bool(left) is bool(layer)

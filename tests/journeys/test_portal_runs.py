@@ -158,7 +158,7 @@ def test_a_dashboards_table_goes_with_a_job_that_it_showed(
     assert artifact.key == "dashboard"
     assert {row["job"] for row in json.loads(str(artifact.data))} == {str(gone), str(kept)}
     assert "s1" not in str(artifact.data)
-    run(prefect, delete_job, job=str(gone))
+    run(prefect, delete_job, job=str(gone), confirm=str(gone))
     run(prefect, advance_jobs)
     with pytest.raises(ObjectNotFound):
         prefect.read_flow_run(shown.id)

@@ -22,11 +22,13 @@ from deployments.processes import _free_port
 from flows.advance_jobs import advance_jobs
 from flows.delete_job import delete_job
 from flows.enforce_retention import enforce_retention
+from flows.export_blobs import export_blobs
 from flows.import_drives import import_drives
+from models.bay import check_in
 from models.database import database_time, writing
 from models.drives import Drive
 from models.jobs import read_job
-from models.lifecycle import DriveState, JobState
+from models.lifecycle import Actor, DriveState, JobState
 from models.runs import record_run
 from tasks import progress, run_history
 from tasks.acts import act
@@ -123,9 +125,30 @@ def test_an_import_shows_it(prefect: SyncPrefectClient, data_directory: Path) ->
     job_id = received_job(data_directory, drives)
     ended: Any = import_drives(job=str(job_id), return_state=True)
     assert ended.is_completed(), ended.message
-    (artifact,) = _read(prefect, ended.state_details.flow_run_id)
+    left = _read(prefect, ended.state_details.flow_run_id)
+    (artifact,) = [each for each in left if each.type == "progress"]
     assert (artifact.key, artifact.data) == (f"copy-{job_id.hex}", 100.0)
     assert artifact.description == (f"Job {job_id}: drive 1: 5,700 of 5,700 bytes, drive 2: 5,700 of 5,700 bytes")
+
+
+def test_an_export_shows_it(prefect: SyncPrefectClient, data_directory: Path) -> None:
+    """As an import does: bytes on the drive, of those that are to come there."""
+    folder = data_directory / "store" / "account1" / "data"
+    folder.mkdir(parents=True)
+    for name, length in {"a": 5000, "b": 700}.items():
+        (folder / name).write_bytes(bytes(length))
+    (data_directory / "bay" / "SERIAL-NUMBER-1").mkdir(parents=True)
+    with writing() as session:
+        now = database_time(session)
+        export = {"blobList": {"blobPathPrefix": ["/"]}}
+        job_id = job_in(session, JobState.SHIPPING, at=now, jobType="Export", driveList=None, export=export)
+        check_in(session, job_id, ["SERIAL-NUMBER-1"], at=now, by=Actor.OPERATOR)
+    ended: Any = export_blobs(job=str(job_id), return_state=True)
+    assert ended.is_completed(), ended.message
+    left = _read(prefect, ended.state_details.flow_run_id)
+    (artifact,) = [each for each in left if each.type == "progress"]
+    assert (artifact.key, artifact.data) == (f"copy-{job_id.hex}", 100.0)
+    assert artifact.description == f"Job {job_id}: drive 1: 5,700 of 5,700 bytes"
 
 
 @pytest.mark.parametrize("by", ["hand", "the service"])
@@ -148,7 +171,7 @@ def test_a_deleted_job_leaves_no_progress_behind(
     assert [len(_read(prefect, run_id)) for run_id in runs] == [1, 1]
     assert _latest(prefect, key) == 200
     if by == "hand":
-        delete_job(job=str(job_id))
+        delete_job(job=str(job_id), confirm=str(job_id))
     else:
         with writing() as session:
             read_job(session, job_id).expires_at = database_time(session)
@@ -176,7 +199,6 @@ def test_a_prefect_that_is_away_neither_fails_nor_holds_up_a_copy(
             told = Progress(job_id)
             for done in range(1000):
                 told.tell(done, 1000, 1)
-            told.close()
             told.close()
         return _recorded(job_id)
 

@@ -122,7 +122,7 @@ def test_a_deleted_job_leaves_no_run_log_or_artifact(
     )
     assert str(job_id) in str(artifacts[0].data)
 
-    deletion = _run(prefect, delete_job, job="s1/g1/job1")
+    deletion = _run(prefect, delete_job, job="s1/g1/job1", confirm="s1/g1/job1")
     assert deletion.parameters == {}
     assert deletion.state is not None
     assert str(job_id) not in str(deletion.state.message)
@@ -159,7 +159,7 @@ def test_a_run_that_is_still_telling_is_forgotten_later(prefect: SyncPrefectClie
     """The last lines of its log may be on their way; they would outlive it."""
     job_id = _made(JobState.COMPLETED)
     run = _run(prefect, check_in_drives, job=str(job_id))
-    _run(prefect, delete_job, job=str(job_id))
+    _run(prefect, delete_job, job=str(job_id), confirm=str(job_id))
     assert prefect.read_flow_run(run.id).id == run.id
 
 

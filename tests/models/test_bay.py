@@ -185,6 +185,21 @@ def test_the_drives_of_an_export_job_are_made_known(any_database: str) -> None:
     assert states(job_id) == ["Received", *["Received"] * 10]
 
 
+@pytest.mark.parametrize("name", ["WD 123", "x" * 65, "x\x01"], ids=["white space", "too long", "no XML"])
+def test_a_drive_of_an_export_has_a_serial_number_that_its_manifest_can_hold(sqlite: str, name: str) -> None:
+    """Else nothing is taken in, and the line does not name it; the extra drive of an import may be called so."""
+    export = {"blobList": {"blobPathPrefix": ["/"]}}
+    with writing() as session:
+        job_id = job_in(session, JobState.SHIPPING, jobType="Export", driveList=None, export=export)
+        imported = job_in(session, JobState.SHIPPING, "job2")
+    with pytest.raises(BayError, match="1 to 64 characters without white space") as refused, writing() as session:
+        check_in(session, job_id, ["E1", name], at=NOON, by=Actor.OPERATOR)
+    assert name not in str(refused.value)
+    with writing() as session:
+        assert drives_of(session, job_id) == []
+        assert check_in(session, imported, [name], at=NOON, by=Actor.OPERATOR).extra == 1
+
+
 def test_a_job_not_yet_shipped_is_not_checked_in(sqlite: str) -> None:
     """Nor one that is gone, nor by a customer."""
     job_id = new_job("WD-1", state="Creating")

@@ -215,10 +215,10 @@ def test_due_copies_are_those_that_nobody_copies_the_least_tried_first(any_datab
         set_columns(session, export, state_since=NOON + timedelta(hours=1))
     with reading() as session:
         untried = [(half, JobType.IMPORT), (fresh, JobType.IMPORT), (export, JobType.EXPORT)]
-        assert due_copies(session, NOON, 10) == untried
-        assert due_copies(session, NOON, 1) == untried[:1]
-        assert due_copies(session, RUN_OUT - MICROSECOND, 10) == untried
-        assert due_copies(session, RUN_OUT, 10) == [*untried, (held, JobType.IMPORT)]
+        assert due_copies(session, NOON, 10, 10) == untried
+        assert due_copies(session, NOON, 1, 10) == untried[:1]
+        assert due_copies(session, RUN_OUT - MICROSECOND, 10, 10) == untried
+        assert due_copies(session, RUN_OUT, 10, 10) == [*untried, (held, JobType.IMPORT)]
         assert copies_under_way(session, NOON) == [held]
         assert copies_under_way(session, RUN_OUT) == []
 

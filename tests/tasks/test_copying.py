@@ -570,7 +570,9 @@ def test_one_lost_cancel_that_fails_does_not_stop_the_others(
 def _carry_out_lost_cancels() -> Advanced:
     """Do what advance-jobs does of lost cancels."""
     due = find_lost_cancels.fn(10)
-    return carry_out_cancels.fn([(job_id, Settings().store_address(account)) for job_id, account in due])
+    return carry_out_cancels.fn(
+        [(job_id, Settings().store_address(account)) for job_id, account in due], Settings().bay
+    )
 
 
 # -- one copier at a time --------------------------------------------------------------------------------

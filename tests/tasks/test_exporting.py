@@ -23,6 +23,7 @@ from uuid import UUID
 import pytest
 from sqlmodel import col, select
 
+from flows.cancel_job import cancel_job
 from flows.export_blobs import export_blobs
 from flows.import_drives import import_drives
 from models.bay import check_in
@@ -40,7 +41,7 @@ from models.manifests import BLOCK_BYTES_MAX
 from models.settings import Settings
 from tasks import export_filling, export_reading, exporting
 from tasks.containers import containers_of, open_container
-from tasks.drives import take_lease
+from tasks.drives import carry_out_cancels, take_lease
 from tasks.export_filling import Room
 from tasks.export_journal import WORKING, ExportJournal
 from tasks.exporting import export_drive
@@ -63,6 +64,8 @@ LIMITS: Final = CopyLimits(60, 0.01, 64, 4, 32 * 2**20, reads_back=True)
 FACTS: Final = BlobFacts("text/plain", "gzip", "de", "no-cache", None, {"colour": "grün".encode().hex(), "n": "1"})
 
 NO_FACTS: Final = BlobFacts()
+REFUSED: Final = f"data/{'y' * 256}"
+"""A name that a manifest can hold, and a folder cannot."""
 
 
 def store_address(account: str = ACCOUNT) -> str:
@@ -264,11 +267,15 @@ def test_paths_and_prefixes_are_taken_together_and_each_blob_once() -> None:
     """In the order of the list: paths first; what is not there is reported, and the rest goes on."""
     fill_store({**BLOBS, "bob/x": b"1", "bobkids/x": b"2", "alice/x": b"3"})
     job_id = export_job(
-        paths=("bob/x", "/$root/top", "data/none", "data/none", "BAD/x"), prefixes=("/bob", "/data/a")
+        paths=("bob/x", "/$root/top", "data/none", "data/none", "BAD/x", REFUSED), prefixes=("/bob", "/data/a")
     )
     run(job_id)
     assert list(listed_on()) == ["$root/top", "bob/x", "bobkids/x", "data/a.txt"]
-    assert reports(job_id) == {"data/none": BlobStatus.FILE_NOT_FOUND, "BAD/x": BlobStatus.FILE_NAME_INVALID}
+    assert reports(job_id) == {
+        "data/none": BlobStatus.FILE_NOT_FOUND,
+        "BAD/x": BlobStatus.FILE_NAME_INVALID,
+        REFUSED: BlobStatus.BLOB_REQUEST_FAILED,
+    }
     assert drive_of(job_id).copy_status is DriveStatus.COMPLETED_WITH_ERRORS
     (log,) = logs_of(Settings().data_directory)
     with log.open("rb") as stream:
@@ -276,6 +283,7 @@ def test_paths_and_prefixes_are_taken_together_and_each_blob_once() -> None:
     assert [(blob.blob_path, blob.status) for blob in told.blobs] == [
         ("data/none", BlobStatus.FILE_NOT_FOUND),
         ("BAD/x", BlobStatus.FILE_NAME_INVALID),
+        (REFUSED, BlobStatus.BLOB_REQUEST_FAILED),
     ]
 
 
@@ -712,6 +720,41 @@ def test_a_cancel_is_heard_and_nothing_is_written_to_the_drive_afterwards(monkey
     assert all_files_of() == after
 
 
+@pytest.mark.parametrize("by", ["cancel-job", "advance-jobs"])
+def test_a_cancel_after_the_worker_died_leaves_nothing_of_ours_on_the_drive(
+    by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither journal nor anything half written; the blobs that are whole stay, and so does the other drive."""
+    fill_store({f"data/{number}": b"1" for number in range(20)})
+    job_id = export_job(2, prefixes=("/data/",))
+    name = export_reading.BlobReading._name
+
+    def dies(reading: export_reading.BlobReading, laid: Path, file: str) -> None:
+        if file == "data\\9":
+            raise LeaseLostError(job_id)
+        name(reading, laid, file)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(export_reading.BlobReading, "_name", dies)
+        run(job_id)
+    working = Settings().bay / "E1" / WORKING
+    assert working.exists()
+    theirs = Settings().bay / "E2" / WORKING
+    theirs.mkdir()
+    run_out(job_id)
+    with writing() as session:
+        request_cancel(session, job_id, at=database_time(session), by=Actor.CUSTOMER)
+    if by == "cancel-job":
+        cancel_job.fn(str(job_id))
+    else:
+        assert carry_out_cancels.fn([(job_id, store_address())], Settings().bay).done == 1
+    assert not working.exists()
+    assert theirs.exists()
+    assert files_of()
+    with reading() as session:
+        assert read_job(session, job_id).state is JobState.COMPLETED
+
+
 def test_a_worker_that_lost_its_lease_writes_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """It hears so, and its successor goes on where it was."""
     blobs = {f"data/{number:03}": random_bytes(100, number) for number in range(60)}
@@ -776,7 +819,7 @@ FolderContainer.read = cut(FolderContainer.read)
 export_reading.BlobReading._name = cut(export_reading.BlobReading._name)
 export_reading._to_disk = cut(export_reading._to_disk)
 ExportJournal.end = cut(ExportJournal.end)
-for name in ("_begin", "_report", "_write_manifest", "_back_up", "_log_everything", "_put_log", "finish"):
+for name in ("_begin", "_report", "_write_manifest", "_back_up", "_log_verbosely", "_put_log", "finish"):
     holder = next(each for each in DriveExporting.__mro__ if name in vars(each))
     setattr(holder, name, cut(getattr(holder, name)))
 job_id = UUID(sys.argv[1])
@@ -901,22 +944,6 @@ def test_a_prefix_of_what_no_container_can_be_takes_nothing(
     run(job_id)
     assert listed_on() == {}
     assert reports(job_id) == {}
-
-
-@pytest.mark.parametrize("name", ["WD 123", "x" * 70])
-def test_a_drive_whose_serial_number_no_manifest_can_hold_is_not_filled(name: str) -> None:
-    """It is found out before the first byte, and what it would have taken is listed."""
-    fill_store({"data/a": b"1"})
-    (Settings().bay / name).mkdir()
-    with writing() as session:
-        now = database_time(session)
-        export = {"blobList": {"blobPathPrefix": ["/data/"]}}
-        job_id = job_in(session, JobState.SHIPPING, at=now, jobType="Export", driveList=None, export=export)
-        check_in(session, job_id, [name], at=now, by=Actor.OPERATOR)
-    run(job_id)
-    assert drive_of(job_id).copy_status is DriveStatus.MANIFEST_FORMAT_INVALID
-    assert list((Settings().bay / name).iterdir()) == []
-    assert incomplete() == ("data/a",)
 
 
 # Room that is not there, and drives that come and go.
@@ -1060,7 +1087,7 @@ def test_a_cancel_is_heard_while_lists_are_read_and_logs_are_written(monkeypatch
     shutil.rmtree(Settings().bay)
     begun.clear()
     run(export_job(name="job2", prefixes=("/data/",), logLevel="Verbose", backupDriveManifest=True))
-    assert {"logged", "readinto"} <= set(begun)
+    assert {"_every_blob", "readinto"} <= set(begun)
 
 
 # Each kind of store.

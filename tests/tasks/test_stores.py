@@ -25,6 +25,8 @@ from hypothesis import strategies as st
 
 from models.blob_facts import BlobFacts
 from models.errors import StoreError
+from models.setting_checks import STORE_OPTIONS
+from tasks import azure_store, s3_store
 from tasks.containers import containers_of, open_container
 from tasks.stores import (
     STAGING,
@@ -191,6 +193,30 @@ def test_what_is_put_is_there_with_all_that_was_told_of_it(kind: Kind) -> None:
     assert container.name in container.uri("")
 
 
+def test_settings_know_the_options_of_each_store() -> None:
+    """Those that a store reads from the environment, and no others."""
+    assert STORE_OPTIONS["az"] == STORE_OPTIONS["https"] == azure_store.ENVIRONMENT.keys()
+    assert STORE_OPTIONS["s3"] == s3_store.ENVIRONMENT.keys()
+
+
+def test_names_of_metadata_stay_as_they_are_written(kind: Kind) -> None:
+    """Whatever way a blob takes into the store; S3 itself knows names in lower case alone."""
+    container = kind.open()
+    facts = BlobFacts(metadata={"Colour": "Blue", "shotBy": "x"})
+    container.put("small", b"1", facts, ASIDE, overwrite=True)
+    data, parts = whole(2)
+    upload = container.upload("large", parts, ASIDE, facts=facts)
+    for part in parts:
+        upload.write(part, piece(data, part))
+    upload.commit(facts, overwrite=True)
+    for name in ("small", "large"):
+        found = container.stat(name).facts.metadata
+        if kind.name.startswith("s3"):
+            assert {key.lower(): value for key, value in found.items()} == {"colour": "Blue", "shotby": "x"}
+        else:
+            assert found == facts.metadata
+
+
 def test_a_blob_that_is_there_goes_only_where_it_is_to(kind: Kind) -> None:
     """Create, conflict, overwrite."""
     container = kind.open()
@@ -298,7 +324,7 @@ def test_what_a_store_cannot_hold_with_a_blob_is_refused_before_it_is_written(ki
     for each in facts:
         with pytest.raises(NotHeldError):
             container.put("a", b"x", each, ASIDE, overwrite=False)
-        upload = container.upload("b", 1, [Part(0, 0, 1)], ASIDE, facts=each)
+        upload = container.upload("b", [Part(0, 0, 1)], ASIDE, facts=each)
         upload.write(Part(0, 0, 1), b"x")
         with pytest.raises(NotHeldError):
             upload.commit(each, overwrite=False)
@@ -315,7 +341,7 @@ def test_parts_may_come_in_any_order_from_several_threads(kind: Kind) -> None:
     container = kind.open()
     data, parts = whole(4)
     facts = replace(FACTS, content_md5=md5_of(data))
-    upload = container.upload("big/one", len(data), parts, ASIDE, facts=FACTS)
+    upload = container.upload("big/one", parts, ASIDE, facts=FACTS)
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(lambda part: upload.write(part, piece(data, part)), reversed(parts)))
     assert not container.exists("big/one")
@@ -333,10 +359,10 @@ def test_only_missing_parts_are_sent_again(kind: Kind) -> None:
     """By another instance, which knows the handle alone; also where the container was opened anew."""
     name = uuid4().hex
     data, parts = whole(4)
-    upload = kind.open(name).upload("big", len(data), parts, ASIDE, facts=FACTS)
+    upload = kind.open(name).upload("big", parts, ASIDE, facts=FACTS)
     for part in (parts[0], parts[2]):
         upload.write(part, piece(data, part))
-    again = kind.open(name).upload("big", len(data), parts, ASIDE, upload.handle, facts=FACTS)
+    again = kind.open(name).upload("big", parts, ASIDE, upload.handle, facts=FACTS)
     assert again.handle == upload.handle
     sent = [again.write(part, piece(data, part)) for part in parts]
     assert sent == [False, True, False, True] or kind.name == "folder"
@@ -351,14 +377,14 @@ def test_a_second_process_goes_on_where_the_first_was_killed(kind: Kind) -> None
     data, parts = whole(2)
     code = (
         "import os, sys; from tasks.containers import open_container; from tasks.stores import Part\n"
-        "upload = open_container(sys.argv[1], sys.argv[2]).upload('big', 8388615, "
+        "upload = open_container(sys.argv[1], sys.argv[2]).upload('big', "
         "[Part(0, 0, 8388608), Part(1, 8388608, 7)], 'job/0/aside')\n"
         "upload.write(Part(0, 0, 8388608), bytes([1]) * 8388608); print(upload.handle, flush=True); os._exit(9)"
     )
     command = [sys.executable, "-c", code, kind.address, name]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert ended.returncode == 9, ended.stderr
-    upload = kind.open(name).upload("big", len(data), parts, ASIDE, ended.stdout.strip())
+    upload = kind.open(name).upload("big", parts, ASIDE, ended.stdout.strip())
     assert [upload.write(part, piece(data, part)) for part in parts] == [False, True]
     upload.commit(BlobFacts(), overwrite=False)
     assert kind.open(name).read("big", 0, len(data)) == data
@@ -367,7 +393,7 @@ def test_a_second_process_goes_on_where_the_first_was_killed(kind: Kind) -> None
 def test_parts_do_not_take_the_place_of_a_blob_that_came_meanwhile(kind: Kind) -> None:
     """A conflict at the commit; the other's blob stays, and is overwritten where it is to be."""
     container = kind.open()
-    upload = container.upload("a", 3, [Part(0, 0, 3)], ASIDE)
+    upload = container.upload("a", [Part(0, 0, 3)], ASIDE)
     upload.write(Part(0, 0, 3), b"our")
     put(container, "a", b"theirs", overwrite=True)
     with pytest.raises(BlobExistsError):
@@ -383,7 +409,7 @@ def test_what_is_dropped_leaves_nothing(kind: Kind, request: pytest.FixtureReque
     for taken in (False, True):
         if taken:
             put(container, "a", b"theirs")
-        upload = container.upload("a", 3, [Part(0, 0, 3)], ASIDE)
+        upload = container.upload("a", [Part(0, 0, 3)], ASIDE)
         upload.write(Part(0, 0, 3), b"our")
         for _ in range(2):
             container.drop("a", upload.handle)
@@ -392,7 +418,7 @@ def test_what_is_dropped_leaves_nothing(kind: Kind, request: pytest.FixtureReque
             client = s3_client(request.getfixturevalue("s3_server"))
             assert "Uploads" not in client.list_multipart_uploads(Bucket=container.name)
         if kind.name == "azure" and not taken:
-            again = container.upload("a", 3, [Part(0, 0, 3)], ASIDE, upload.handle)
+            again = container.upload("a", [Part(0, 0, 3)], ASIDE, upload.handle)
             assert again.write(Part(0, 0, 3), b"our")
             container.drop("a", again.handle)
     assert container.read("a", 0, 9) == b"theirs"
@@ -447,7 +473,7 @@ def test_block_ids_of_a_manifest_are_kept_where_azure_takes_them(
     ids, are_kept = IDS[case]
     container = azure.open()
     parts = [Part(index, index, 1, block_id) for index, block_id in enumerate(ids)]
-    upload = container.upload("a", 2, parts, ASIDE)
+    upload = container.upload("a", parts, ASIDE)
     for part, data in zip(parts, (b"x", b"y"), strict=True):
         assert upload.write(part, data)
     upload.commit(BlobFacts(), overwrite=False)
@@ -561,7 +587,7 @@ def arrives(name: str, kind: Kind) -> None:
     assert container.stat(name).length == len(data)
     with pytest.raises(BlobExistsError):
         put(container, name, b"other")
-    upload = container.upload(name, 1, [Part(0, 0, 1)], ASIDE)
+    upload = container.upload(name, [Part(0, 0, 1)], ASIDE)
     upload.write(Part(0, 0, 1), b"x")
     upload.commit(BlobFacts(), overwrite=True)
     assert kind.seen(container.name) == [name]
@@ -579,7 +605,7 @@ def test_a_name_that_no_store_holds_is_refused_by_all(name: str, kind: Kind) -> 
         return
     for act in (
         lambda: put(container, name),
-        lambda: container.upload(name, 1, [Part(0, 0, 1)], ASIDE),
+        lambda: container.upload(name, [Part(0, 0, 1)], ASIDE),
         lambda: container.exists(name),
         lambda: container.delete(name),
     ):
@@ -668,7 +694,7 @@ def acts_on(container: Container) -> list[Callable[[], object]]:
         lambda: container.delete("Ada Quince"),
         lambda: container.discard("job"),
         lambda: container.probe("job", 1),
-        lambda: container.upload("Ada Quince", 1, part, ASIDE).write(part[0], b"x"),
+        lambda: container.upload("Ada Quince", part, ASIDE).write(part[0], b"x"),
         lambda: container.drop("Ada Quince", "blocks"),
     ]
 

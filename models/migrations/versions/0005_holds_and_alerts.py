@@ -86,6 +86,8 @@ def upgrade() -> None:
     )
     op.drop_index("ix_job_expires_at", "job")
     op.create_index("ix_job_due", "job", ["expires_at"], sqlite_where=_DUE, postgresql_where=_DUE)
+    op.drop_index("ix_job_state", "job")
+    op.create_index("ix_job_state_since", "job", ["state", "state_since"])
     op.create_index("ix_job_held", "job", ["held_since"], sqlite_where=_HELD, postgresql_where=_HELD)
     is_sqlite = op.get_bind().dialect.name == "sqlite"
     for guard in (_GUARD_OF_SQLITE,) if is_sqlite else _GUARDS_OF_POSTGRESQL:
@@ -124,6 +126,8 @@ def downgrade() -> None:
     op.drop_index("ix_job_held", "job")
     op.drop_index("ix_job_due", "job")
     op.create_index("ix_job_expires_at", "job", ["expires_at"])
+    op.drop_index("ix_job_state_since", "job")
+    op.create_index("ix_job_state", "job", ["state"])
     op.drop_column("job", "hold_reason")
     op.drop_column("job", "held_since")
     for kind in _NEW_KINDS:

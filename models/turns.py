@@ -1,0 +1,48 @@
+"""Turns: what one process at a time does, whichever machine it is on."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.database import engine
+
+_ADVANCE: Final = 7_467_639  # any number that no other user of the database takes
+_SILENT_SECONDS: Final = 10
+_PROBES: Final = 3
+_PROBE_SECONDS: Final = 5
+
+
+@contextmanager
+def turn_to_advance() -> Iterator[bool]:
+    """Hold the turn to advance jobs while a block runs; False where another process has it.
+
+    The database gives it back when the process that holds it is gone: at once where it was killed, and after
+    25 seconds where its whole machine was. Nobody waits for it, and nobody has to renew it.
+    """
+    if engine().dialect.name == "sqlite":
+        with Path(f"{engine().url.database}.turn").open("w") as lock:
+            yield _is_taken(lock.fileno())
+        return
+    connection = engine().connect()
+    try:
+        # A transaction that has read nothing keeps nobody from anything, and may stay open.
+        for name, value in (("idle", _SILENT_SECONDS), ("interval", _PROBE_SECONDS), ("count", _PROBES)):
+            connection.execute(text(f"SET LOCAL tcp_keepalives_{name} = {value}"))
+        yield bool(connection.scalar(text("SELECT pg_try_advisory_xact_lock(:turn)"), {"turn": _ADVANCE}))
+    finally:
+        # One that broke has given the turn back already.
+        with suppress(SQLAlchemyError):
+            connection.close()
+
+
+def _is_taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,140 @@
+"""Acts of alerts: find what operators must hear of, write it down, and tell it until it is heard."""
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from pydantic import SecretStr
+
+from models.alerts import (
+    TEXTS,
+    Alert,
+    AlertKind,
+    Found,
+    alerts_to_send,
+    jobs_to_tell_of,
+    raise_alerts,
+    record_try,
+    remove_old_alerts,
+)
+from models.clocks import look_at_clock
+from models.database import database_time, reading, writing
+from models.due import oldest_expired
+from tasks.acts import act
+
+_OLD_ALERTS_MAX: Final = 1_000
+_WEBHOOK_SECONDS_MAX: Final = 10.0
+_IN_VAIN_MAX: Final = 3
+
+
+@act
+def look_at_time(step_max: timedelta, *, is_confirmed: bool = False) -> datetime:
+    """Tell what time it is in the database, aware UTC; a sweep is measured against this one moment.
+
+    Raises:
+        ClockJumpedError: the clock is more than `step_max` on since somebody last looked, or behind.
+    """
+    with writing() as session:
+        return look_at_clock(session, step_max, is_confirmed=is_confirmed)
+
+
+@act
+def raise_alert(kind: AlertKind, which: str) -> bool:
+    """Write down something of the service that is to be told; False when it was before.
+
+    Args:
+        kind: what it is.
+        which: what tells it apart from others of its kind, such as a day.
+    """
+    with writing() as session:
+        return bool(raise_alerts(session, [Found(kind, which)], database_time(session)))
+
+
+@act
+def find_alerts(lease_seconds: float, overdue_after: timedelta, rows_max: int) -> int:
+    """Find what operators must hear of, and write it down; tells how many are new.
+
+    Args:
+        lease_seconds: of a copy.
+        overdue_after: retention is overdue when the oldest job that is due has been for longer.
+        rows_max: jobs of each kind.
+    """
+    with writing() as session:
+        now = database_time(session)
+        found = jobs_to_tell_of(session, now, lease_seconds, rows_max)
+        oldest = oldest_expired(session, now)
+        if oldest is not None and now - oldest > overdue_after:
+            found.append(Found(AlertKind.RETENTION_OVERDUE, f"{now:%Y-%m-%d}"))
+        remove_old_alerts(session, now, _OLD_ALERTS_MAX)
+        return raise_alerts(session, found, now)
+
+
+@act
+def send_alerts(webhook_url: str, webhook_token: SecretStr, rows_max: int) -> tuple[int, int]:
+    """Tell alerts as events of Prefect's, and to a webhook, each at least once.
+
+    Whoever does not answer is asked again later; after three in vain the others wait for the next time.
+
+    Args:
+        webhook_url: where alerts are posted; empty for nowhere.
+        webhook_token: sent as bearer token; empty for none.
+        rows_max: how many at most.
+
+    Returns:
+        How many were told, and how many could not be.
+    """
+    with reading() as session:
+        due = alerts_to_send(session, database_time(session), rows_max)
+    told = in_vain = 0
+    for alert in due:
+        is_event_sent = alert.event_sent or _send_event(alert)
+        is_told = is_event_sent and (not webhook_url or _post(alert, webhook_url, webhook_token))
+        with writing() as session:
+            record_try(session, alert.key, at=database_time(session), is_event_sent=is_event_sent, is_told=is_told)
+        told += is_told
+        in_vain += not is_told
+        if in_vain == _IN_VAIN_MAX:
+            break
+    return told, in_vain
+
+
+def _send_event(alert: Alert) -> bool:
+    """Send an event; by a request that is answered, because Prefect's own way tells nobody whether it arrived."""
+    job = f"drivepost.job.{alert.job_id}" if alert.job_id else "drivepost.service"
+    event = {
+        "id": str(alert.id),
+        "occurred": alert.at.isoformat(),
+        "event": f"drivepost.{alert.kind}",
+        "resource": {"prefect.resource.id": job},
+        "payload": _told(alert),
+    }
+    try:
+        with get_client(sync_client=True) as client:
+            client.request("POST", "/events", json=[event])
+    except (httpx.HTTPError, OSError):
+        return False
+    return True
+
+
+def _post(alert: Alert, url: str, token: SecretStr) -> bool:
+    headers = {"Idempotency-Key": str(alert.id)}
+    if token.get_secret_value():
+        headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+    try:
+        answer = httpx.post(url, json=_told(alert), headers=headers, timeout=_WEBHOOK_SECONDS_MAX)
+    except (httpx.HTTPError, OSError):
+        return False
+    return answer.is_success
+
+
+def _told(alert: Alert) -> dict[str, Any]:
+    job_id: UUID | None = alert.job_id
+    return {
+        "id": str(alert.id),
+        "kind": alert.kind,
+        "job": None if job_id is None else str(job_id),
+        "at": alert.at.isoformat(),
+        "text": TEXTS[alert.kind],
+    }

@@ -1,0 +1,81 @@
+"""A long work leaves room: batches of about a tenth of a second, and small ones with pauses while others write."""
+
+from dataclasses import dataclass, field
+
+from models.database import open_engine, writes_of_others, writing
+from models.lifecycle import JobState
+from tasks.pace import Pace
+from tests.builders import job_in
+
+
+@dataclass
+class Watch:
+    """A clock that stands still unless it is told to go on, and the pauses that were asked for."""
+
+    now: float = 128.0
+    pauses: list[float] = field(default_factory=list)
+
+    def pace(self, rows_max: int) -> Pace:
+        """Make a pace by this clock."""
+        return Pace(rows_max, clock=lambda: self.now, sleep=self.pauses.append)
+
+    def work(self, pace: Pace, seconds_per_row: float, batches: int = 20, others: int | None = 1) -> list[int]:
+        """Do batches; others write between each and the next where `others` is None. Gives the rows of each."""
+        done = []
+        for number in range(batches):
+            done.append(pace.rows)
+            pace.begin()
+            self.now += seconds_per_row * pace.rows
+            pace.end(number if others is None else others)
+        return done
+
+
+def test_batches_grow_to_what_is_allowed_while_they_are_fast() -> None:
+    """Step by step, from a hundred rows on; nobody pauses."""
+    watch = Watch()
+    assert watch.work(watch.pace(500), 0.0001, 5) == [100, 200, 400, 500, 500]
+    assert watch.pauses == []
+
+
+def test_batches_shrink_until_they_take_a_tenth_of_a_second() -> None:
+    """At once, when they took longer; and are never fewer than twenty rows."""
+    watch = Watch()
+    assert watch.work(watch.pace(10_000), 2**-9, 3) == [100, 51, 51]
+    assert watch.work(watch.pace(10_000), 1, 3) == [100, 20, 20]
+
+
+def test_no_batch_has_more_rows_than_are_allowed() -> None:
+    """One at a time, where only one is."""
+    watch = Watch()
+    assert set(watch.work(watch.pace(1), 0.5)) == {1}
+    assert set(watch.work(watch.pace(30), 0.0001)) == {30}
+
+
+def test_while_others_write_batches_are_short_and_followed_by_a_pause_as_long() -> None:
+    """Until nobody has written for two seconds."""
+    watch = Watch()
+    pace = watch.pace(500)
+    assert watch.work(pace, 2**-12, 10, others=None)[-1] == 32
+    assert len(watch.pauses) == 9, "before the second batch nothing is known"
+    assert watch.pauses[-1] == 32 * 2**-12
+    pauses = len(watch.pauses)
+    watch.now += 2
+    assert watch.work(pace, 2**-13, 10, others=9)[-1] == 500
+    assert len(watch.pauses) == pauses
+
+
+def test_writes_of_others_are_noticed_and_own_ones_are_not(any_database: str) -> None:
+    """On SQLite; on PostgreSQL, where no writer waits for another, nobody asks."""
+    told = []
+    for name in ("one", "two"):
+        with writing() as session:
+            job_in(session, JobState.CREATING, name)
+            told.append(writes_of_others(session))
+    assert told[0] == told[1]
+    other = open_engine(any_database, 5)
+    with other.execution_options(writes=True).begin() as connection:
+        connection.exec_driver_sql("DELETE FROM job_run")
+        connection.exec_driver_sql("UPDATE job SET copy_token = copy_token + 1")
+    other.dispose()
+    with writing() as session:
+        assert (writes_of_others(session) != told[0]) is any_database.startswith("sqlite")
