@@ -8,10 +8,13 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
 from flows.promises import Ended, done, failed, promise, run_id, stopped
 from flows.rotate_keys import finish_rotation
-from models.errors import DrivepostError
+from models.alerts import AlertKind
+from models.errors import ClockJumpedError, DrivepostError
 from models.portal import EXPORT_KEPT
+from models.setting_checks import interval_of
 from models.settings import Settings
 from models.turns import turn_to_advance
+from tasks.alerts import find_alerts, look_at_time, raise_alert, send_alerts
 from tasks.dead_runs import bury_dead_runs, drop_late_runs
 from tasks.drives import carry_out_cancels, copies_to_start, find_lost_cancels, tell_of_overdue_packages
 from tasks.erasure import carry_out_erasures
@@ -24,6 +27,8 @@ from tasks.sealing import destroy_retired_keys, find_dropped_rotation
 _FILES_MAX: Final = 100
 _RECEIPTS_MAX: Final = 10_000
 _ROTATION_IDLE: Final = timedelta(hours=1)
+_ALERTS_MAX: Final = 100
+_SWEEPS_MISSED: Final = 2
 _BEATS_MISSED: Final = 3
 _BEAT_SECONDS: Final = 1200
 """Without heartbeats a run is believed to be alive for an hour."""
@@ -47,17 +52,19 @@ def advance_jobs() -> Ended:
 def _advance(settings: Settings) -> Ended:
     told: list[str] = []
     faults: list[str] = []
+    # What counts days counts none by a clock that jumped.
+    is_time_right = _look_at_clock(settings, faults)
     for step in (
         _cancels,
         _dead,
         _copies,
         _requests,
-        _overdue,
+        *((_overdue, _exports, _find_alerts) if is_time_right else ()),
         _erasures,
-        _exports,
         _history,
         _receipts,
         _rotation,
+        _send_alerts,
     ):
         _try(step, settings, told, faults)
     if faults:
@@ -75,6 +82,29 @@ def _try(
         step(settings, told, faults)
     except DrivepostError as error:
         faults.append(error.line)
+
+
+def _look_at_clock(settings: Settings, faults: list[str]) -> bool:
+    try:
+        look_at_time(timedelta(seconds=settings.clock_step_seconds_max))
+    except ClockJumpedError as error:
+        raise_alert(AlertKind.CLOCK_JUMPED, error.seen_at.isoformat())
+        faults.append(error.line)
+        return False
+    return True
+
+
+def _find_alerts(settings: Settings, told: list[str], _faults: list[str]) -> None:
+    overdue_after = _SWEEPS_MISSED * interval_of(settings.retention_cron)
+    found = find_alerts(settings.copy_lease_seconds, overdue_after, settings.advance_rows)
+    if found:
+        told.append(f"{found} alerts raised")
+
+
+def _send_alerts(settings: Settings, _told: list[str], faults: list[str]) -> None:
+    in_vain = send_alerts(settings.alert_webhook_url, settings.alert_webhook_token, _ALERTS_MAX)
+    if in_vain:
+        faults.append(f"{in_vain} alerts could not be sent, and are sent again later")
 
 
 def _dead(_settings: Settings, told: list[str], _faults: list[str]) -> None:

@@ -30,11 +30,12 @@ _FILES_MAX: Final = 10_000
     "enforce-retention",
     """Deletes what the service keeps no longer, every night and whenever you run it:
 
-- **Completed** and **Closed** jobs 90 days after they became so, **Creating** ones after 14 days without an update;
+- **Completed** and **Closed** jobs after 90 days, **Creating** ones 14 days after their last update;
 - never a job under **legal hold**, and none by a clock that jumped.
 
-With **dry_run** it deletes nothing and lists by id what is due now, and how much comes due in the next 7 days. What a
-sweep did is in the artifact *retention-report*. A sweep that could not delete all that is due ends Failed and says so.
+With **dry_run** it deletes nothing: it lists by id what is due now, and tells how much comes due in 7 days. What a
+sweep did is in the artifact *retention-report*. A sweep that could not delete all that is due ends Failed, and
+says what it left.
 """,
 )
 def enforce_retention(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from functools import wraps
-from inspect import signature
+from inspect import cleandoc, signature
 from typing import Annotated, Any, Final, ParamSpec
 from uuid import UUID
 
@@ -165,7 +165,7 @@ def promise(
         made: Flow[_P, Ended] = flow(
             name=name,
             # Prefect's UI makes a new paragraph of every line.
-            description=_WRAPPED.sub(" ", description.strip()),
+            description=_WRAPPED.sub(" ", cleandoc(description)),
             flow_run_name=_run_name,
             persist_result=False,
             # Prefect's own check would repeat the wrong value in log and state, over many lines.

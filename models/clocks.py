@@ -16,9 +16,7 @@ _CLOCK: Final = 1
 class Clock(SQLModel, table=True):
     """The latest moment at which somebody looked at the database's clock; one row, never set back."""
 
-    id: int = Field(
-        default=_CLOCK, primary_key=True, sa_column_kwargs={"autoincrement": False, **impersonal()}
-    )
+    id: int = Field(default=_CLOCK, primary_key=True, sa_column_kwargs={"autoincrement": False, **impersonal()})
     seen_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
 
 
@@ -34,7 +32,7 @@ def look_at_clock(session: Session, step_max: timedelta, *, is_confirmed: bool =
         The moment, aware UTC.
 
     Raises:
-        ClockJumpedError: it is further on, or behind. Nothing is remembered, so that whoever looks next is told too.
+        ClockJumpedError: it is further on, or behind. Nothing is remembered: whoever looks next is told too.
     """
     found = select(Clock).where(Clock.id == _CLOCK).execution_options(populate_existing=True)
     clock = session.exec(found.with_for_update()).one_or_none()

@@ -3,19 +3,20 @@
 What is left of a deleted job are the ids of its runs, until Prefect has forgotten them, and the receipt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, Table, delete, func
+from sqlalchemy import Table, delete, func
 from sqlmodel import Session, SQLModel, col, select
 
 from models.batches import among, delete_and_count
+from models.due import is_over
 from models.errors import JobHeldError
 from models.jobs import Job, read_job
-from models.lifecycle import RULES, Actor, JobState, Operation, decide, require_actor
+from models.lifecycle import Actor, JobState, Operation, decide, require_actor
 from models.receipts import Deletion, Reason, Subject, begin_receipts
 from models.runs import mark_runs_of_deleted_jobs
 from models.spent_requests import remember_spent_requests
@@ -67,7 +68,9 @@ class Expired:
     expires_at: datetime
 
 
-def expired_jobs(session: Session, at: datetime, rows_max: int, *, lock: bool = False) -> Sequence[Expired]:
+def expired_jobs(
+    session: Session, at: datetime, rows_max: int, *, lock: bool = False, but: Collection[UUID] = ()
+) -> Sequence[Expired]:
     """Find jobs whose time is over at a moment, the longest overdue first.
 
     Args:
@@ -76,10 +79,11 @@ def expired_jobs(session: Session, at: datetime, rows_max: int, *, lock: bool = 
         rows_max: how many at most.
         lock: take the rows, and pass over those that another sweep has taken (PostgreSQL; on SQLite one
             sweep waits for the other).
+        but: jobs that are passed over, some at most.
     """
     chosen = (
         select(Job.id, Job.state, Job.expires_at)
-        .where(*_is_over(session, at))
+        .where(*is_over(session, at), col(Job.id).not_in(but))
         .order_by(col(Job.expires_at))
         .limit(rows_max)
     )
@@ -91,20 +95,11 @@ def expired_jobs(session: Session, at: datetime, rows_max: int, *, lock: bool = 
 
 def count_expired_jobs(session: Session, at: datetime) -> int:
     """Count the jobs whose time is over at a moment."""
-    return session.exec(select(func.count()).select_from(Job).where(*_is_over(session, at))).one()
-
-
-def _is_over(session: Session, at: datetime) -> Sequence[ColumnElement[bool]]:
-    """Tell of a job, as conditions, whether its time is over and nothing holds it."""
-    state: SQLColumnExpression[Any] = col(Job.state)
-    if session.get_bind().dialect.name == "sqlite":
-        # Else it takes the index on states and reads every Completed job; PostgreSQL knows how few are due.
-        state = func.coalesce(state, "")
-    return col(Job.expires_at) <= at, col(Job.held_since).is_(None), state.in_(RULES[Operation.EXPIRE].done)
+    return session.exec(select(func.count()).select_from(Job).where(*is_over(session, at))).one()
 
 
 def delete_expired_jobs(
-    session: Session, at: datetime, rows_max: int, *, now: datetime | None = None
+    session: Session, at: datetime, rows_max: int, *, now: datetime | None = None, but: Collection[UUID] = ()
 ) -> Sequence[Expired]:
     """Delete jobs whose time is over, at most `rows_max`, with every row of them.
 
@@ -113,6 +108,7 @@ def delete_expired_jobs(
         at: the moment of the sweep, aware UTC.
         rows_max: how many at most.
         now: what the receipts say, where the sweep has taken a while; the moment itself by default.
+        but: jobs that are passed over, some at most.
 
     Returns:
         What was deleted; fewer than `rows_max` means that nothing more is due, or another sweep has it.
@@ -120,7 +116,7 @@ def delete_expired_jobs(
     Source: the specification, section 4: at 90 (14) days exactly and not a second before.
     """
     require_actor(Operation.EXPIRE, Actor.SERVICE)
-    due = expired_jobs(session, at, rows_max, lock=True)
+    due = expired_jobs(session, at, rows_max, lock=True, but=but)
     _delete(session, {job.job_id: (_REASONS[job.state], job.expires_at) for job in due}, now or at)
     return due
 

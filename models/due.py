@@ -1,11 +1,12 @@
 """What retention has before it: how late the oldest is, and what comes due in the days ahead."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func
+from sqlalchemy import ColumnElement, SQLColumnExpression, func
 from sqlmodel import Session, col, select
 
 from models.jobs import Job
@@ -25,7 +26,7 @@ class Due:
 def oldest_expired(session: Session, at: datetime) -> datetime | None:
     """Tell since when the longest overdue job should be gone, aware UTC; None when none is due at that moment."""
     return session.exec(
-        select(Job.expires_at).where(*_due_until(at)).order_by(col(Job.expires_at)).limit(1)
+        select(Job.expires_at).where(*is_over(session, at)).order_by(col(Job.expires_at)).limit(1)
     ).one_or_none()
 
 
@@ -40,7 +41,7 @@ def due_by_day(session: Session, at: datetime, days: int = DAYS_AHEAD) -> list[D
     day = func.date(col(Job.expires_at))
     rows = session.exec(
         select(day, Job.state, func.count())
-        .where(*_due_until(at + timedelta(days=days)), col(Job.expires_at) > at)
+        .where(*is_over(session, at + timedelta(days=days)), col(Job.expires_at) > at)
         .group_by(day, col(Job.state))
     ).all()
     counted: dict[date, Counter[JobState]] = {}
@@ -56,10 +57,10 @@ def count_held_due(session: Session, at: datetime) -> int:
     return session.exec(held).one()
 
 
-def _due_until(at: datetime) -> tuple[ColumnElement[bool], ...]:
-    return (
-        col(Job.expires_at) <= at,
-        col(Job.held_since).is_(None),
-        # Behind a function, or SQLite would take the index on states, and read every Completed job.
-        func.coalesce(col(Job.state), "").in_(RULES[Operation.EXPIRE].done),
-    )
+def is_over(session: Session, at: datetime) -> Sequence[ColumnElement[bool]]:
+    """Tell of a job, as conditions, whether its time is over at a moment and nothing holds it."""
+    state: SQLColumnExpression[Any] = col(Job.state)
+    if session.get_bind().dialect.name == "sqlite":
+        # Else it takes the index on states and reads every Completed job; PostgreSQL knows how few are due.
+        state = func.coalesce(state, "")
+    return col(Job.expires_at) <= at, col(Job.held_since).is_(None), state.in_(RULES[Operation.EXPIRE].done)

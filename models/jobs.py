@@ -104,9 +104,7 @@ class Job(SQLModel, table=True):
     # Where the blobs are named that fit on no drive.
     incomplete_blob_list_uri: str | None = Field(default=None, sa_column_kwargs=impersonal())
 
-    state: JobState = Field(
-        default=JobState.CREATING, sa_type=words(JobState), sa_column_kwargs=impersonal()
-    )
+    state: JobState = Field(default=JobState.CREATING, sa_type=words(JobState), sa_column_kwargs=impersonal())
     state_since: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     created_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     updated_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())

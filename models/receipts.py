@@ -106,9 +106,9 @@ class Deletion:
 
 
 def begin_receipts(session: Session, deletions: Sequence[Deletion], *, at: datetime) -> None:
-    """Write the first entry of a receipt for each deletion; before the first destructive step, in its transaction.
+    """Write the first entry of a receipt for each deletion, in its transaction: neither is there without the other.
 
-    The chain is locked until the transaction ends: what is to be deleted is locked before.
+    The chain is locked until the transaction ends, so that this comes last in it.
     """
     before = _append(session, [_entry(uuid4(), deletion, ReceiptStep.BEGUN, at) for deletion in deletions])
     begun = select(ReceiptEntry.receipt_id, ReceiptEntry.opaque_id, ReceiptEntry.number)

@@ -1,12 +1,15 @@
 """What a setting's value must be, apart from the settings themselves."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 from typing import Final
 from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
 from obstore import parse_scheme
 from obstore.exceptions import BaseError
+
+_TIMES: Final = 10
 
 _AZURE_OPTIONS: Final = frozenset({"account_name", "account_key", "sas_token", "endpoint"})
 _S3_OPTIONS: Final = frozenset({"access_key_id", "secret_access_key", "session_token", "region", "endpoint"})
@@ -40,6 +43,12 @@ def is_cron(text: str) -> bool:
     except CronSimError:
         return False
     return True
+
+
+def interval_of(cron: str) -> timedelta:
+    """Tell how long it is from one time of a cron expression to the next, at most over its next times."""
+    times = list(islice(CronSim(cron, datetime.now(UTC)), _TIMES))
+    return max(later - earlier for earlier, later in pairwise(times))
 
 
 def fault_of(place: list[int | str], text: str) -> str:

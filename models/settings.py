@@ -120,6 +120,18 @@ class _Fields(BaseSettings):
         pattern=r"^([A-Za-z0-9][A-Za-z0-9.-]{0,252})?$",
         description="What this machine is called in Prefect's limits; empty takes a hash of its host name.",
     )
+    clock_step_seconds_max: _Seconds = Field(
+        default=90_000,
+        ge=3_600,
+        le=31_536_000,
+        description="How far on the clock may be since it was last looked at, before retention stops and asks.",
+    )
+    alert_webhook_url: str = Field(
+        default="", description="Where alerts are posted as JSON, https://…; empty tells Prefect's events alone."
+    )
+    alert_webhook_token: SecretStr = Field(
+        default=SecretStr(""), description="The bearer token that goes with each alert."
+    )
     retention_batch_rows: int = Field(default=500, ge=1, le=10_000, description="Jobs deleted in one transaction.")
     retention_cron: str = Field(
         default="0 3 * * *",
@@ -240,7 +252,7 @@ class _Fields(BaseSettings):
                 raise ValueError(f"must give each store some of its options: {', '.join(sorted(known))}")
         return value
 
-    @field_validator("api_jwks_url")
+    @field_validator("api_jwks_url", "alert_webhook_url")
     @classmethod
     def _is_safe_to_ask(cls, url: str) -> str:
         parts = urlsplit(url)

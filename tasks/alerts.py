@@ -2,10 +2,8 @@
 
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import get_client
 from pydantic import SecretStr
 
 from models.alerts import (
@@ -22,7 +20,9 @@ from models.alerts import (
 from models.clocks import look_at_clock
 from models.database import database_time, reading, writing
 from models.due import oldest_expired
+from models.errors import PrefectAwayError
 from tasks.acts import act
+from tasks.run_history import prefect_client
 
 _OLD_ALERTS_MAX: Final = 1_000
 _WEBHOOK_SECONDS_MAX: Final = 10.0
@@ -72,7 +72,7 @@ def find_alerts(lease_seconds: float, overdue_after: timedelta, rows_max: int) -
 
 
 @act
-def send_alerts(webhook_url: str, webhook_token: SecretStr, rows_max: int) -> tuple[int, int]:
+def send_alerts(webhook_url: str, webhook_token: SecretStr, rows_max: int) -> int:
     """Tell alerts as events of Prefect's, and to a webhook, each at least once.
 
     Whoever does not answer is asked again later; after three in vain the others wait for the next time.
@@ -83,21 +83,20 @@ def send_alerts(webhook_url: str, webhook_token: SecretStr, rows_max: int) -> tu
         rows_max: how many at most.
 
     Returns:
-        How many were told, and how many could not be.
+        How many could not be told.
     """
     with reading() as session:
         due = alerts_to_send(session, database_time(session), rows_max)
-    told = in_vain = 0
+    in_vain = 0
     for alert in due:
         is_event_sent = alert.event_sent or _send_event(alert)
         is_told = is_event_sent and (not webhook_url or _post(alert, webhook_url, webhook_token))
         with writing() as session:
             record_try(session, alert.key, at=database_time(session), is_event_sent=is_event_sent, is_told=is_told)
-        told += is_told
         in_vain += not is_told
         if in_vain == _IN_VAIN_MAX:
             break
-    return told, in_vain
+    return in_vain
 
 
 def _send_event(alert: Alert) -> bool:
@@ -111,9 +110,9 @@ def _send_event(alert: Alert) -> bool:
         "payload": _told(alert),
     }
     try:
-        with get_client(sync_client=True) as client:
+        with prefect_client() as client:
             client.request("POST", "/events", json=[event])
-    except (httpx.HTTPError, OSError):
+    except PrefectAwayError:
         return False
     return True
 
@@ -130,11 +129,10 @@ def _post(alert: Alert, url: str, token: SecretStr) -> bool:
 
 
 def _told(alert: Alert) -> dict[str, Any]:
-    job_id: UUID | None = alert.job_id
     return {
         "id": str(alert.id),
         "kind": alert.kind,
-        "job": None if job_id is None else str(job_id),
+        "job": str(alert.job_id) if alert.job_id else None,
         "at": alert.at.isoformat(),
         "text": TEXTS[alert.kind],
     }

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from sqlmodel import Session
+
 from models.bay import CheckIn, Returned, check_in, extra_drives_of, return_drives, tell_overdue_packages
 from models.copies import (
     copied_bytes,
@@ -43,6 +45,7 @@ from tasks.mounts import drives_in, mounted_in
 from tasks.pulse import CopyLimits, Pulse
 
 _LOOK_SECONDS: Final = 0.1
+_CANCELS_TOGETHER: Final = 50
 
 
 @act
@@ -156,8 +159,11 @@ def give_up_drive(
     job_id: UUID, number: int, token: int, bay: Path, store_address: str, limits: CopyLimits
 ) -> None:
     """End a drive whose copy met a fault of ours, so that the job's other drives go on."""
+    pulse = Pulse(job_id, token, limits)
+    with writing() as session:
+        pulse.renew(session)  # else the drive is another run's
     _tidy_up_export(job_id, number, bay)
-    DriveCopying(job_id, number, store_address, Pulse(job_id, token, limits)).fail(DriveStatus.INTERNAL_ERROR)
+    DriveCopying(job_id, number, store_address, pulse).fail(DriveStatus.INTERNAL_ERROR)
 
 
 @act
@@ -232,7 +238,10 @@ def carry_out_cancels(due: Sequence[tuple[UUID, str]], bay: Path) -> Advanced:
         bay: where drives are mounted.
     """
     advanced = Advanced()
-    for job_id, store_address in due:
+    left: list[tuple[UUID, str]] = []
+    for start in range(0, len(due), _CANCELS_TOGETHER):
+        left += _carry_out_together(due[start : start + _CANCELS_TOGETHER], advanced)
+    for job_id, store_address in left:
         try:
             advanced.done += _carry_out_cancel(job_id, bay, store_address)
         except JobNotFoundError:
@@ -240,6 +249,35 @@ def carry_out_cancels(due: Sequence[tuple[UUID, str]], bay: Path) -> Advanced:
         except Exception as error:  # noqa: BLE001  whatever is wrong with one job, the others' wishes stand
             advanced.failed[without_data(error).code] += 1
     return advanced
+
+
+def _carry_out_together(due: Sequence[tuple[UUID, str]], advanced: Advanced) -> list[tuple[UUID, str]]:
+    """Carry out, in one transaction, the cancels of jobs of which no drive is being copied; gives the others."""
+    done = 0
+    left = []
+    with writing() as session:
+        for job_id, store_address in due:
+            try:
+                with session.begin_nested():
+                    if not _finish_idle(session, job_id):
+                        left.append((job_id, store_address))
+                        continue
+            except Exception:  # noqa: BLE001  told when it is tried again, alone
+                left.append((job_id, store_address))
+            else:
+                done += 1
+    advanced.done += done
+    return left
+
+
+def _finish_idle(session: Session, job_id: UUID) -> bool:
+    now = database_time(session)
+    if seize_copy_lease(session, job_id, at=now) is not None:
+        return False
+    if any(drive.state is DriveState.TRANSFERRING for drive in drives_of(session, job_id)):
+        return False
+    finish_cancel(session, job_id, at=now)
+    return True
 
 
 def _carry_out_cancel(job_id: UUID, bay: Path, store_address: str) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Semaphore
 from typing import Final
 from uuid import UUID
 
@@ -147,11 +146,10 @@ class DriveFilling:
             StoreError: the store does not answer; how far it came is recorded.
             DriveError: the drive is gone.
         """
-        pieces_max = max(1, self._limits.memory_bytes // BLOCK_BYTES_MAX)
-        at_once = min(self._limits.requests_at_once, pieces_max)
+        at_once = self._limits.requests_at_once
         self._record()
         with ThreadPoolExecutor(at_once, "drivepost-pieces") as pieces, ThreadPoolExecutor(at_once) as blobs:
-            reading = BlobReading(self._folder, self._way, pieces, Semaphore(pieces_max - at_once))
+            reading = BlobReading(self._folder, self._way, pieces)
             try:
                 for entry in self._journal.waiting():
                     while len(self._under_way) >= 2 * at_once:

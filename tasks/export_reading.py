@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Semaphore
 from typing import Final
 
 from models.blob_facts import write_metadata, write_properties
@@ -51,11 +50,11 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A piece that was asked for, bytes `offset` to `offset + length`; `is_ahead`: not its thread's own."""
+    """A piece that was asked for, bytes `offset` to `offset + length`, and the memory taken for it."""
 
     offset: int
     length: int
-    is_ahead: bool
+    taken: int
     future: Future[bytes]
 
     def data(self) -> bytes:
@@ -76,13 +75,11 @@ class BlobReading:
         drive: where it is mounted.
         way: lets it go on.
         pool: where pieces are asked for.
-        ahead: how many pieces may be read ahead by all together, beside one of each thread.
     """
 
     drive: Path
     way: Way
     pool: Executor
-    ahead: Semaphore
 
     def fetch(self, errand: Errand) -> Written:
         """Bring one blob onto the drive under the name settled for it; nobody ever sees a part of it there.
@@ -172,13 +169,16 @@ class BlobReading:
         offsets = deque(range(0, stored.length, BLOCK_BYTES_MAX))
         try:
             while asked or offsets:
-                # One piece is each thread's own; for more there has to be memory left.
-                while offsets and (not asked or self.ahead.acquire(blocking=False)):
+                while offsets:
+                    length = min(BLOCK_BYTES_MAX, stored.length - offsets[0])
+                    # Who has nothing waits for memory; nobody who has some waits for more.
+                    taken = self.way.take_spare(length) if asked else self.way.take(length)
+                    if not taken:
+                        break
                     offset = offsets.popleft()
-                    length = min(BLOCK_BYTES_MAX, stored.length - offset)
                     read = partial(errand.container.read, errand.name, offset, length, e_tag=stored.e_tag)
                     future = self.pool.submit(read)
-                    asked.append(_Asked(offset, length, bool(asked), future))
+                    asked.append(_Asked(offset, length, taken, future))
                 yield asked[0].offset, asked[0].data()
                 self._forget(asked.popleft())
         finally:
@@ -187,8 +187,7 @@ class BlobReading:
 
     def _forget(self, asked: "_Asked") -> None:
         asked.future.cancel()
-        if asked.is_ahead:
-            self.ahead.release()
+        self.way.give_back(asked.taken)
 
     # -- the drive -------------------------------------------------------------------------------------
 

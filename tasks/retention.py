@@ -4,7 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from models.database import database_time, reading, return_free_pages, writes_of_others, writing
 from models.deletion import Expired, count_expired_jobs, delete_expired_jobs, expired_jobs
@@ -15,6 +18,8 @@ from models.lifecycle import JobState
 from models.runs import record_run
 from tasks.acts import act
 from tasks.pace import Pace
+
+_STUCK_MAX: Final = 100
 
 
 @dataclass(slots=True)
@@ -55,19 +60,33 @@ def tell_time() -> datetime:
 def delete_expired(at: datetime, batch_rows: int, rows_max: int) -> Sweep:
     """Delete jobs whose time was over at a moment: at most `rows_max`, up to `batch_rows` in one transaction.
 
-    Safe to repeat, and by several at once: what is gone, or taken by another, is not found.
+    Safe to repeat, and by several at once: what is gone, or taken by another, is not found. A job that the
+    database refuses to delete keeps none of the others; after 100 of them the sweep gives up.
 
     Returns:
         What was deleted; fewer than `rows_max` means that nothing more is due, or another has taken it.
     """
     sweep = Sweep()
     pace = Pace(batch_rows)
+    stuck: list[UUID] = []
+    careful_rows = batch_rows
     while rows_max > 0:
-        batch = min(pace.rows, rows_max)
-        with writing() as session:
-            pace.begin()
-            deleted = delete_expired_jobs(session, at, batch, now=database_time(session))
-            others = writes_of_others(session)
+        batch = min(pace.rows, careful_rows, rows_max)
+        try:
+            with writing() as session:
+                pace.begin()
+                deleted = delete_expired_jobs(session, at, batch, now=database_time(session), but=stuck)
+                others = writes_of_others(session)
+        except DBAPIError as error:
+            if isinstance(error, OperationalError) or error.connection_invalidated or len(stuck) == _STUCK_MAX:
+                raise
+            if batch > 1:
+                careful_rows = batch // 2
+                continue
+            stuck.append(_first_due(at, stuck))
+            sweep.stuck[type(error.orig).__name__] += 1
+            careful_rows = batch_rows
+            continue
         for expired in deleted:
             sweep.add(expired, at)
         if len(deleted) < batch:
@@ -76,6 +95,11 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int) -> Sweep:
         pace.end(others)
     return_free_pages()
     return sweep
+
+
+def _first_due(at: datetime, but: Sequence[UUID]) -> UUID:
+    with reading() as session:
+        return expired_jobs(session, at, 1, but=but)[0].job_id
 
 
 @act

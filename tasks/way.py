@@ -24,6 +24,7 @@ class Way:
         self._bytes_max = bytes_max
         self._is_fresh = is_fresh
         self._bytes = 0
+        self._waiting = 0
         self._changed = threading.Condition()
         self._stopped = False
         self.is_cancelled = False
@@ -69,11 +70,21 @@ class Way:
         """
         wanted = min(length, self._bytes_max)
         with self._changed:
+            self._waiting += 1
             self._changed.wait_for(lambda: self._stopped or self._bytes + wanted <= self._bytes_max)
+            self._waiting -= 1
             if self._stopped:
                 raise CopyStoppedError
             self._bytes += wanted
         return wanted
+
+    def take_spare(self, length: int) -> int:
+        """Take memory that is there and nobody waits for; 0, with nothing to give back, where there is none."""
+        with self._changed:
+            if self._waiting or self._bytes + length > self._bytes_max:
+                return 0
+            self._bytes += length
+        return length
 
     def give_back(self, taken: int) -> None:
         """Let others have the memory."""

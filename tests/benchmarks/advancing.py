@@ -3,8 +3,8 @@
     python -m tests.benchmarks.advancing [--jobs 10000] [--alone 30] [--databases sqlite postgresql]
 
 Not a test: it prints figures. As many jobs of each kind are due: a lost cancel, a package that did not come, an
-erasure whose drives are back, a receipt to be closed; all in one flow run, by a Prefect server of its own. What that
-is compared with is cancel-job, run for a few jobs one after the other in this process: no worker has to start for it.
+erasure whose drives are back, a receipt to be closed; all in one flow run, by a Prefect server of its own. It is
+compared with cancel-job, run for a few jobs one after the other in this process: no worker has to start for it.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from models.runs import JobRun
 from tests.benchmarks.many_jobs import Cohort, make_jobs, real_job
 from tests.benchmarks.retention import BATCH_ROWS, DAY, KINDS, Databases
 
+_SERVER_SECONDS_MAX: Final = 180
 _DONE_BY: Final = {
     "lost cancels": ("find_lost_cancels", "carry_out_cancels"),
     "overdue packages": ("tell_of_overdue_packages",),
@@ -116,7 +117,7 @@ def measure(databases: Databases, jobs: int, alone: int, console: Console) -> No
     """Measure on one kind of database, and print it."""
     databases.open("due")
     fill(jobs)
-    with prefect_test_harness():
+    with prefect_test_harness(server_startup_timeout=_SERVER_SECONDS_MAX):
         seconds, task_runs = advance()
         seconds_alone, task_runs_alone = cancel_alone(alone)
     drawn = Table(title=f"{databases.kind}: {jobs:,} due jobs of each kind", title_justify="left")

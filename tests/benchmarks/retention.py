@@ -231,7 +231,6 @@ def run_flow() -> Swept:
 
     own = {"delete_expired": delete, "forget_runs": lambda _runs_max: 0}
     with ExitStack() as stack:
-        stack.enter_context(patch.object(Settings, "clock_step_seconds_max", 86400, create=True))  # TEMPORARY
         for name, value in list(vars(flows.enforce_retention).items()):
             if isinstance(value, Task):
                 act = counted(name, own.get(name, value.fn))
@@ -365,29 +364,29 @@ class Bench:
         self._of.open("few", "empty")
         few_due = (BATCHES_COMPARED + 1) * BATCH_ROWS
         at_few = fill(FEW + few_due, few_due)
-        self._of.open("full", "empty")
+        self._of.open("many", "empty")
         self._say(f"filling with {self._jobs:,} jobs")
         at = fill(self._jobs, self._due)
         self._say("ours, alone")
-        ours = self._on_copy("full", partial(self._alone, at))
+        ours = self._on_copy("many", partial(self._alone, at))
         rows = round(ours.jobs / len(ours.batches))
         self._say(f"the floor, {rows} jobs in a transaction")
-        floor = self._on_copy("full", lambda: in_processes(1, partial(delete_bare, at, rows))[0])
+        floor = self._on_copy("many", lambda: in_processes(1, partial(delete_bare, at, rows))[0])
         self._say(f"{PEER_ROWS} rows in a transaction")
-        vacuum = self._on_copy("full", lambda: in_processes(1, partial(delete_bare, at, PEER_ROWS))[0])
+        vacuum = self._on_copy("many", lambda: in_processes(1, partial(delete_bare, at, PEER_ROWS))[0])
         self._say("one unbounded DELETE")
-        unbounded = self._on_copy("full", lambda: in_processes(1, partial(delete_bare, at, self._jobs))[0])
+        unbounded = self._on_copy("many", lambda: in_processes(1, partial(delete_bare, at, self._jobs))[0])
         self._say(f"{SWEEPS} sweeps at once")
-        four = self._on_copy("full", partial(self._four, at))
+        four = self._on_copy("many", partial(self._four, at))
         self._say("others without a sweep, and with one")
         stop = self._of.folder / "stop"
-        quiet = self._on_copy("full", lambda: in_processes(1, partial(notice, stop, QUIET_SECONDS))[0])
-        beside, noticed = self._on_copy("full", partial(sweep_beside_others, stop))
+        quiet = self._on_copy("many", lambda: in_processes(1, partial(notice, stop, QUIET_SECONDS))[0])
+        beside, noticed = self._on_copy("many", partial(sweep_beside_others, stop))
         stop.unlink()
         self._say("a batch among few and among many")
         costs = {
             (which, bare): self._on_copy(which, partial(time_batches, moment, bare=bare))
-            for which, moment in (("few", at_few), ("full", at))
+            for which, moment in (("few", at_few), ("many", at))
             for bare in (False, True)
         }
         self._print_rates(floor, {"ours": ours, "200 rows per transaction": vacuum, "one DELETE": unbounded}, rows)
@@ -477,7 +476,7 @@ class Bench:
             _met(is_met=True),
         )
         for bare, name in ((False, "ours"), (True, "the floor")):
-            few, full = costs["few", bare], costs["full", bare]
+            few, full = costs["few", bare], costs["many", bare]
             goal = "" if bare else f"1.2 {_met(full <= 1.2 * few)}"
             drawn.add_row(
                 f"{name}: ms of a batch of {BATCH_ROWS} among {FEW:,} and {self._jobs - self._due:,} living jobs",

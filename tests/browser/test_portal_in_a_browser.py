@@ -85,6 +85,7 @@ def test_a_deleted_job_is_found_nowhere_in_the_portal(portal: Portal) -> None:
     portal.see("1 Artifact")
     portal.open_deployment("delete-job", "/run")
     portal.page.get_by_role("button", name="Submit").wait_for()
+    portal.page.locator("textarea").first.fill(str(job_id))
     portal.picture("form")
 
     portal.run("delete-job", str(job_id), "s1/g1/doomed")

@@ -37,6 +37,8 @@ from flows.export_portal_settings import export_portal_settings
 from flows.find_traces import find_traces
 from flows.import_drives import import_drives
 from flows.import_portal_settings import import_portal_settings
+from flows.place_hold import place_hold
+from flows.release_hold import release_hold
 from flows.return_drives import return_drives
 from flows.rotate_keys import rotate_keys
 from flows.ship_job import ship_job
@@ -46,7 +48,9 @@ from flows.show_job import show_job
 from models import database
 from models.bay import check_in
 from models.database import database_time, reading, writing
-from models.jobs import request_cancel
+from models.holds import ReleaseReason
+from models.holds import place_hold as hold
+from models.jobs import HoldReason, request_cancel
 from models.key_files import read_keys, use_ring
 from models.lifecycle import Actor, JobState
 from models.portal import Dashboard, SettingsPart
@@ -88,6 +92,7 @@ PREFECT_ACTS: Final = (
     "forget_earlier_runs",
     "bury_dead_runs",
     "drop_late_runs",
+    "send_alerts",
 )
 INSIDE: Final = (
     (BlobCopier, "_record"),
@@ -213,9 +218,9 @@ class World:
 def _normal(name: str, value: Any) -> Any:
     if isinstance(value, datetime | UUID) or name.endswith("_uri") or name in {"hash", "proof"}:
         return None if value is None else name
-    if name == "planned":
-        # Handles of uploads hold the job's id.
-        return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", repr(value))
+    if name in {"planned", "blobs_done", "bytes_committed"}:
+        # How far a copy came that was only begun is a matter of its threads; its blobs are compared.
+        return name
     # A run that took over has a newer token.
     return name if name == "copy_token" else value
 
@@ -589,6 +594,22 @@ def of_show_job(world: World) -> Callable[[], State[Any]]:
     return lambda: show_job.fn(str(job_id))
 
 
+def of_place_hold(world: World) -> Callable[[], State[Any]]:
+    """A job whose days are nearly over."""
+    with writing() as session:
+        job_id = job_in(session, JobState.COMPLETED, at=database_time(session))
+    return lambda: place_hold.fn(str(job_id), HoldReason.LITIGATION)
+
+
+def of_release_hold(world: World) -> Callable[[], State[Any]]:
+    """A job under legal hold whose days are over."""
+    with writing() as session:
+        now = database_time(session)
+        job_id = job_in(session, JobState.COMPLETED, at=now - timedelta(days=91))
+        hold(session, job_id, HoldReason.AUDIT, at=now, by=Actor.OPERATOR)
+    return lambda: release_hold.fn(str(job_id), ReleaseReason.MATTER_ENDED)
+
+
 def of_show_board(world: World) -> Callable[[], State[Any]]:
     """A job in every state."""
     with writing() as session:
@@ -624,6 +645,8 @@ WAYS: Final[dict[str, Prepare]] = {
     "show-dashboard": of_show_dashboard,
     "show-job": of_show_job,
     "show-board": of_show_board,
+    "place-hold": of_place_hold,
+    "release-hold": of_release_hold,
 }
 GONE: Final = {
     "delete-job": "the job is deleted",

@@ -216,11 +216,15 @@ class Customers:
             life.is_over = True
             return
         life.copies = max(life.copies, job.copy_token)
-        if life.fate == "cancelled" and time.monotonic() - self._began > life.cancel_after:
+        if job.state in ENDS:
+            self._end(life, job, now)
+        elif life.is_cancelled:
+            return
+        elif life.fate == "cancelled" and time.monotonic() - self._began > life.cancel_after:
             self._cancel(life)
-        if job.state is JobState.CREATING:
+        elif job.state is JobState.CREATING:
             mark_as_shipped.fn(life.job_id, None)
-        elif job.state is JobState.SHIPPING and not job.cancel_requested:
+        elif job.state is JobState.SHIPPING:
             check_in_drives.fn(life.job_id, Settings().bay)
         elif job.state is JobState.RECEIVED and life.fate == "erased" and not life.is_wished:
             with writing() as session:
@@ -229,12 +233,8 @@ class Customers:
         elif job.state is JobState.PACKAGING:
             send_drives_back.fn(life.job_id, None)
             shutil.rmtree(self._folder / "bay" / f"SERIAL{life.number}", ignore_errors=True)
-        elif job.state in ENDS:
-            self._end(life, job, now)
 
     def _cancel(self, life: Life) -> None:
-        if life.is_cancelled:
-            return
         try:
             accept_cancel.fn(life.job_id)
         except JobStateConflictError:

@@ -94,12 +94,14 @@ def test_every_deployment_is_in_the_pool_and_a_second_time_changes_nothing(clien
     assert sorted(first) == sorted(each.name for each in deployments(Settings()))
     assert {each.work_pool_name for each in first.values()} == {POOL}
     assert client.read_work_pool(POOL).type == "process"
+    limits = {each.name: each.concurrency_limit for each in deployments(Settings())}
     for each in first.values():
         queue = "clock" if each.schedules else "operators"
         assert each.work_queue_name == ("copies" if each.name in {"import-drives", "export-blobs"} else queue)
         assert str(each.entrypoint).startswith("flows.")
         assert (each.pull_steps, each.description, each.version) != ([], None, None)
-        assert (each.global_concurrency_limit is not None) == bool(each.schedules)
+        limit = each.global_concurrency_limit
+        assert (limit.limit if limit else None) == limits[each.name]
     form = first["show-dashboard"].parameter_openapi_schema or {}
     assert set(form["properties"]) == set(show_dashboard.parameters.properties)
     queues = sorted((each.priority, each.name) for each in client.read_work_queues(work_pool_name=POOL))
@@ -227,19 +229,17 @@ def test_without_a_server_nothing_is_deployed(
     engine.cache_clear()
 
 
-def _asked(client: SyncPrefectClient, name: str) -> UUID:
+def _asked(client: SyncPrefectClient, name: str, **parameters: str) -> UUID:
     """Ask for a run; gives its id."""
     deployment = client.read_deployment_by_name(f"{name}/{name}")
-    return client.create_flow_run_from_deployment(
-        deployment.id, parameters={} if deployment.schedules else None
-    ).id
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
 
 
 def test_workers_are_given_the_clock_first_then_copies_then_operators(client: SyncPrefectClient) -> None:
     """However many operators' runs wait, and for however long."""
     _deploy()
-    flood = [_asked(client, "show-dashboard") for _ in range(20)]
-    copy, clock = _asked(client, "import-drives"), _asked(client, CLOCK)
+    flood = [_asked(client, "create-job") for _ in range(20)]
+    copy, clock = _asked(client, "import-drives", job=str(uuid4())), _asked(client, CLOCK)
     due = datetime.now(UTC) + timedelta(seconds=1)
     offered = client.request(
         "POST",

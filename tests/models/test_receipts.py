@@ -819,7 +819,7 @@ def test_a_receipt_holds_no_personal_data_and_no_hash_of_it(any_database: str) -
     entry = entries()[0]
     assert set(entry.counts) == {
         *("job", "job_event", "drive", "drive_copy", "blob_report", "extra_drive", "package"),
-        *("return_address", "return_shipping"),
+        *("return_address", "return_shipping", "alert"),
     }
     assert all(type(count) is int and count > 0 for count in entry.counts.values())
     assert entry.receipt_id.version == 4, "a random one"

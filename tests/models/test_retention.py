@@ -1,5 +1,6 @@
 """What the service deletes and keeps: a microsecond each side of the line, twice, beside another's rows."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -8,7 +9,9 @@ import pytest
 
 from models.database import reading, writing
 from models.deletion import delete_expired_jobs, expired_jobs
-from models.jobs import close_job, finish_cancel, read_job, request_cancel
+from models.errors import JobNotFoundError
+from models.holds import ReleaseReason, place_hold, release_hold
+from models.jobs import HoldReason, close_job, finish_cancel, read_job, request_cancel
 from models.lifecycle import Actor, JobState
 from models.runs import runs_to_forget
 from tests.builders import NOON, at_once, job_in, rows_of, with_every_row
@@ -40,6 +43,18 @@ def rows(job_id: UUID) -> dict[str, int]:
     """Count the rows of a job."""
     with reading() as session:
         return rows_of(session, job_id)
+
+
+def hold(job_id: UUID) -> None:
+    """Place a legal hold."""
+    with writing() as session:
+        place_hold(session, job_id, HoldReason.AUDIT, at=NOON, by=Actor.OPERATOR)
+
+
+def sweep_alone(after: timedelta) -> list[UUID]:
+    """Delete what is due at a time after NOON."""
+    with writing() as session:
+        return [expired.job_id for expired in delete_expired_jobs(session, NOON + after, 100)]
 
 
 def sweep(after: timedelta, rows_max: int = 100) -> list[UUID]:
@@ -165,6 +180,40 @@ def test_a_sweep_passes_over_what_another_has_taken(postgresql: str) -> None:
         with writing() as second:
             assert delete_expired_jobs(second, at, 10) == []
     assert sweep(timedelta(days=14)) == [job_id]
+
+
+def test_keeps_a_held_job_and_deletes_those_beside_it(any_database: str) -> None:
+    """Swept twice; once it is released it is due."""
+    held, other = new_job("Completed", "held"), new_job("Completed", "other")
+    hold(held)
+    before = rows(held)
+    assert sweep(timedelta(days=91), rows_max=1) == [other], "a held job takes no place in a batch"
+    assert sweep(timedelta(days=91)) == []
+    assert rows(held) == before
+    with writing() as session:
+        release_hold(session, held, ReleaseReason.MATTER_ENDED, at=NOON + timedelta(days=92), by=Actor.OPERATOR)
+    assert sweep(timedelta(days=92)) == [held]
+
+
+def test_a_hold_that_comes_just_before_the_sweep_keeps_the_job(postgresql: str) -> None:
+    """The sweep passes over it while the hold is being placed, and after; the rest of its batch goes."""
+    held, other = new_job("Completed", "held"), new_job("Completed", "other")
+    with writing() as session:
+        place_hold(session, held, HoldReason.AUDIT, at=NOON, by=Actor.OPERATOR)
+        assert sweep_alone(timedelta(days=91)) == [other]
+    assert sweep(timedelta(days=91)) == []
+
+
+def test_a_hold_that_comes_just_after_the_sweep_finds_no_job(any_database: str) -> None:
+    """It waits for the sweep, and says that there is none."""
+    job_id = new_job("Completed")
+    with writing() as session:
+        assert delete_expired_jobs(session, NOON + timedelta(days=91), 10)
+        with ThreadPoolExecutor(1) as pool:
+            placed = pool.submit(hold, job_id)
+            session.commit()
+            with pytest.raises(JobNotFoundError):
+                placed.result(timeout=30)
 
 
 def test_an_update_just_before_the_sweep_saves_the_job(postgresql: str) -> None:

@@ -705,10 +705,9 @@ def test_a_lost_lease_is_told_by_every_write(data_directory: Path, sqlite: str) 
     assert token == 1
     with writing() as session:
         set_columns(session, job_id, copy_token=2)
+    limits = CopyLimits(60, 1, 1, 1, 2**20, reads_back=True)
     with pytest.raises(LeaseLostError):
-        give_up_drive.fn(
-            job_id, 1, token, Settings().store_address("account1"), CopyLimits(60, 1, 1, 1, 2**20, reads_back=True)
-        )
+        give_up_drive.fn(job_id, 1, token, Settings().bay, Settings().store_address("account1"), limits)
     with pytest.raises(LeaseLostError):
         pack_job.fn(job_id, token)
     with reading() as session:

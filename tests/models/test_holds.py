@@ -1,0 +1,243 @@
+"""A legal hold: nothing deletes the job, whoever asks and however, until an operator releases it."""
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from models.abilities import abilities_of
+from models.database import engine, reading, writing
+from models.deletion import delete_expired_jobs, delete_job, expired_jobs
+from models.due import count_held_due, oldest_expired
+from models.erasure import due_erasures, erase_job_of_person, wish_erasure
+from models.errors import ActorNotAllowedError, AddressNeededError, JobHeldError, JobNotFoundError
+from models.events import EventKind
+from models.holds import ReleaseReason, count_held_jobs, place_hold, release_hold
+from models.jobs import HoldReason, read_job
+from models.lifecycle import Actor, JobState, Outcome
+from tests.builders import NOON, at_once, events_of, job_in, rows_of, with_every_row
+
+LATE: Final = NOON + timedelta(days=400)
+ENDS: Final = (JobState.CREATING, JobState.COMPLETED, JobState.CLOSED)
+STATEMENTS: Final = ("DELETE FROM job", "DELETE FROM job WHERE state = 'Completed'")
+
+
+def held_job(state: JobState = JobState.COMPLETED, name: str = "job1") -> UUID:
+    """Make a job under hold, with a row in every table."""
+    with writing() as session:
+        job_id = job_in(session, state, name)
+        with_every_row(session, job_id)
+        place_hold(session, job_id, HoldReason.LITIGATION, at=NOON, by=Actor.OPERATOR)
+    return job_id
+
+
+def rows(job_id: UUID) -> dict[str, int]:
+    """Count the rows of a job."""
+    with reading() as session:
+        return rows_of(session, job_id)
+
+
+def released(job_id: UUID) -> None:
+    """Release the hold of a job, long after."""
+    with writing() as session:
+        release_hold(session, job_id, ReleaseReason.MATTER_ENDED, at=LATE, by=Actor.OPERATOR)
+
+
+def sweep() -> list[UUID]:
+    """Delete what is due long after."""
+    with writing() as session:
+        return [each.job_id for each in delete_expired_jobs(session, LATE, 100)]
+
+
+@pytest.mark.parametrize("state", ENDS)
+def test_no_sweep_deletes_a_held_job_until_it_is_released(any_database: str, state: JobState) -> None:
+    """Swept twice, every row is there; somebody else's goes; released, it goes too, and the second sweep finds none."""
+    job_id = held_job(state)
+    before = rows(job_id)
+    with writing() as session:
+        other = job_in(session, state, "other")
+    assert sweep() == [other]
+    assert sweep() == []
+    assert rows(job_id) == before
+    with reading() as session:
+        assert (count_held_due(session, LATE), oldest_expired(session, LATE)) == (1, None)
+        assert count_held_jobs(session) == {HoldReason.LITIGATION: 1}
+    released(job_id)
+    assert sweep() == [job_id]
+    assert sweep() == []
+    assert not any(count for table, count in rows(job_id).items() if table != "job_run")
+
+
+def test_nobody_is_late_with_a_job_that_had_to_stay(any_database: str) -> None:
+    """It is due from its release on."""
+    job_id = held_job()
+    released(job_id)
+    with reading() as session:
+        assert [each.expires_at for each in expired_jobs(session, LATE, 10)] == [LATE]
+
+
+@pytest.mark.parametrize("by", [Actor.CUSTOMER, Actor.OPERATOR])
+def test_nobody_deletes_a_held_job_by_hand(any_database: str, by: Actor) -> None:
+    """Refused twice with all rows there; released, it is deleted."""
+    job_id = held_job()
+    before = rows(job_id)
+    for _ in range(2):
+        with pytest.raises(JobHeldError, match="release-hold"), writing() as session:
+            delete_job(session, job_id, at=LATE, by=by)
+    assert rows(job_id) == before
+    with reading() as session:
+        told = abilities_of(read_job(session, job_id))
+    assert (told.is_deletable, told.expires_at) == (False, None)
+    released(job_id)
+    with writing() as session:
+        delete_job(session, job_id, at=LATE, by=by)
+    assert rows(job_id)["job"] == 0
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_the_database_itself_keeps_a_held_job(any_database: str, statement: str) -> None:
+    """A statement that knows no rule of ours is refused whole; without the hold it deletes."""
+    job_id = held_job()
+    with writing() as session:
+        job_in(session, JobState.COMPLETED, "other")
+    for _ in range(2):
+        with pytest.raises(DBAPIError, match="JobHeld"), engine().execution_options(writes=True).begin() as connection:
+            connection.execute(text(statement))
+    assert rows(job_id)["job"] == 1
+    released(job_id)
+    with engine().execution_options(writes=True).begin() as connection:
+        assert connection.execute(text(statement)).rowcount == 2
+
+
+def test_a_shell_of_sqlite_without_foreign_keys_is_refused(sqlite: str) -> None:
+    """A trigger asks nobody's settings."""
+    job_id = held_job()
+    with sqlite3.connect(sqlite.removeprefix("sqlite:///")) as shell, pytest.raises(sqlite3.Error, match="JobHeld"):
+        shell.execute("DELETE FROM job WHERE id = ?", [job_id.hex])
+    shell.close()
+    assert rows(job_id)["job"] == 1
+
+
+def test_postgresql_does_not_truncate_a_held_job_away(postgresql: str) -> None:
+    """Refused while one job is held; allowed when none is."""
+    job_id = held_job()
+    with pytest.raises(DBAPIError, match="JobHeld"), engine().begin() as connection:
+        connection.execute(text("TRUNCATE job CASCADE"))
+    assert rows(job_id)["job"] == 1
+    released(job_id)
+    with engine().begin() as connection:
+        connection.execute(text("TRUNCATE job CASCADE"))
+    assert rows(job_id)["job"] == 0
+
+
+def test_an_erasure_waits_for_the_release(any_database: str) -> None:
+    """At once it is refused; as a wish it is kept, and due when the hold is gone."""
+    job_id = held_job(JobState.COMPLETED)
+    with writing() as session:
+        other = job_in(session, JobState.CLOSED, "other", NOON - timedelta(days=30))
+    for each in (job_id, other):
+        with writing() as session:
+            session.connection().execute(
+                text("UPDATE drive SET state = 'ShippedBack' WHERE job_id = :job"),
+                {"job": each.hex if any_database.startswith("sqlite") else each},
+            )
+            session.connection().execute(text("UPDATE extra_drive SET shipped_back_at = found_at"))
+    with writing() as session, pytest.raises(AddressNeededError, match="legal hold"):
+        wish_erasure(session, job_id, at=LATE, by=Actor.CUSTOMER, at_once=True)
+    with writing() as session:
+        assert wish_erasure(session, job_id, at=LATE, by=Actor.CUSTOMER) is Outcome.WISHED
+        assert wish_erasure(session, other, at=LATE, by=Actor.CUSTOMER) is Outcome.DONE
+        assert list(due_erasures(session, LATE, 10)) == []
+    released(job_id)
+    with reading() as session:
+        assert list(due_erasures(session, LATE, 10)) == [job_id]
+
+
+def test_a_person_is_not_erased_out_of_a_held_job_that_was_never_sent(any_database: str) -> None:
+    """It would be deleted whole; so it is a wish, and everything of it stays."""
+    job_id = held_job(JobState.CREATING)
+    before = rows(job_id)
+    with writing() as session:
+        outcome = erase_job_of_person(session, job_id, JobState.CREATING, at=LATE, by=Actor.OPERATOR)
+    assert outcome is Outcome.WISHED
+    assert {**rows(job_id), "job_event": 0} == {**before, "job_event": 0}
+
+
+def test_holds_are_operators_alone_and_each_is_told(any_database: str) -> None:
+    """Placed twice it is one; another reason replaces the first; released twice it is released once."""
+    with writing() as session:
+        job_id = job_in(session, JobState.SHIPPING)
+        for by in (Actor.CUSTOMER, Actor.SERVICE):
+            with pytest.raises(ActorNotAllowedError):
+                place_hold(session, job_id, HoldReason.AUDIT, at=NOON, by=by)
+            with pytest.raises(ActorNotAllowedError):
+                release_hold(session, job_id, ReleaseReason.MATTER_ENDED, at=NOON, by=by)
+        outcomes = [
+            place_hold(session, job_id, HoldReason.AUDIT, at=NOON, by=Actor.OPERATOR),
+            place_hold(session, job_id, HoldReason.AUDIT, at=LATE, by=Actor.OPERATOR),
+            place_hold(session, job_id, HoldReason.REGULATOR, at=LATE, by=Actor.OPERATOR),
+        ]
+        assert outcomes == [Outcome.DONE, Outcome.NOTHING_TO_DO, Outcome.DONE]
+        assert read_job(session, job_id).held_since == NOON
+        outcomes = [
+            release_hold(session, job_id, ReleaseReason.PLACED_IN_ERROR, at=LATE, by=Actor.OPERATOR) for _ in range(2)
+        ]
+        assert outcomes == [Outcome.DONE, Outcome.NOTHING_TO_DO]
+        told = [(event.kind, event.what) for event in events_of(session, job_id)][-3:]
+    assert told == [
+        (EventKind.HOLD_PLACED, "audit"),
+        (EventKind.HOLD_PLACED, "regulator"),
+        (EventKind.HOLD_RELEASED, "placed in error"),
+    ]
+
+
+@pytest.fixture
+def raced(any_database: str) -> Iterator[UUID]:
+    """Give a job that is due."""
+    with writing() as session:
+        job_id = job_in(session, JobState.COMPLETED)
+        with_every_row(session, job_id)
+    yield job_id
+    engine().dispose()
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_hold_and_a_sweep_at_once_have_one_winner(raced: UUID, attempt: int) -> None:
+    """Either the job is held and whole, or it is gone and the operator is told so."""
+
+    def hold() -> object:
+        with writing() as session:
+            return place_hold(session, raced, HoldReason.AUDIT, at=NOON, by=Actor.OPERATOR)
+
+    held, swept = at_once(hold, sweep)
+    left = rows(raced)
+    if held is Outcome.DONE:
+        assert swept == []
+        assert all(left.values())
+    else:
+        assert isinstance(held, JobNotFoundError)
+        assert swept == [raced]
+        assert left["job"] == 0
+
+
+def test_a_hold_placed_while_a_sweep_chooses_is_seen(postgresql: str) -> None:
+    """PostgreSQL's sweep passes over the row that is being held, and over the held one."""
+    with writing() as session:
+        job_id = job_in(session, JobState.COMPLETED)
+        other = job_in(session, JobState.COMPLETED, "other")
+    with writing() as session:
+        place_hold(session, job_id, HoldReason.AUDIT, at=NOON, by=Actor.OPERATOR)
+        assert sweep_beside(session) == [other]
+    assert sweep() == []
+    assert rows(job_id)["job"] == 1
+
+
+def sweep_beside(_holding: Session) -> list[UUID]:
+    """Sweep while another transaction is open."""
+    return sweep()
