@@ -163,8 +163,10 @@ def _register(
         "enforce_parameter_schema": True,
         "parameter_openapi_schema": schema.model_dump(exclude_unset=True),
     }
-    # advance-jobs takes its turn itself: of a machine that died, Prefect keeps the place for five minutes.
-    if deployment.concurrency_limit is not None and deployment.name != advance_jobs.name:
+    if deployment.name == advance_jobs.name:
+        # It takes its turn itself: of a machine that died, Prefect keeps the place for five minutes.
+        described["concurrency_limit"] = None
+    elif deployment.concurrency_limit is not None:
         described["concurrency_limit"] = deployment.concurrency_limit
         described["concurrency_options"] = ConcurrencyOptions.model_validate(deployment.concurrency_options)
     placed: dict[str, Any] = {"work_pool_name": pool, "work_queue_name": _queue_of(deployment)}

@@ -6,7 +6,7 @@ from typing import Final
 
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
-from flows.promises import Ended, done, failed, promise, run_id, stopped
+from flows.promises import Ended, done, failed, promise, run_id
 from flows.rotate_keys import finish_rotation
 from models.alerts import AlertKind
 from models.errors import ClockJumpedError, DrivepostError
@@ -23,6 +23,9 @@ from tasks.portal import remove_old_exports
 from tasks.receipts import close_finished_receipts
 from tasks.run_history import forget_runs, hide_names, start_copies
 from tasks.sealing import destroy_retired_keys, find_dropped_rotation
+
+IDLE: Final = "nothing was done"
+"""How a run ends that has not had its turn."""
 
 _FILES_MAX: Final = 100
 _RECEIPTS_MAX: Final = 10_000
@@ -45,7 +48,7 @@ def advance_jobs() -> Ended:
     """Do what is due, and pick up what was lost; one kind of step goes on when another fails."""
     with turn_to_advance() as is_ours:
         if not is_ours:
-            return stopped("another run of advance-jobs is at work, and does the same")
+            return done(f"{IDLE}: another run of advance-jobs is at work")
         return _advance(Settings())
 
 

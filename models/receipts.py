@@ -106,7 +106,7 @@ class Deletion:
 
 
 def begin_receipts(session: Session, deletions: Sequence[Deletion], *, at: datetime) -> None:
-    """Write the first entry of a receipt for each deletion, in its transaction: neither is there without the other.
+    """Write the first entry of a receipt for each deletion, in its transaction: none is there without the other.
 
     The chain is locked until the transaction ends, so that this comes last in it.
     """

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-_FIRST_ROWS: Final = 100
-_FEWEST_ROWS: Final = 20
 _ALONE_SECONDS: Final = 0.1
+_ALONE_ROWS_MIN: Final = 100
 _SHARED_SECONDS: Final = 0.008
+_SHARED_ROWS_MIN: Final = 20
 _SHARED_FOR_SECONDS: Final = 2.0
 
 
@@ -30,7 +30,7 @@ class Pace:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._rows_max = rows_max
-        self._rows = float(min(rows_max, _FIRST_ROWS))
+        self._rows = float(_ALONE_ROWS_MIN)
         self._clock, self._sleep = clock, sleep
         self._others_writes: int | None = None
         self._shared_until = 0.0
@@ -38,8 +38,8 @@ class Pace:
 
     @property
     def rows(self) -> int:
-        """How many rows the next batch takes, 1 to `rows_max`; 20 at least, where so many are allowed."""
-        return int(max(self._rows, min(self._rows_max, _FEWEST_ROWS)))
+        """How many rows the next batch takes, at most `rows_max`; no less than pays for a transaction."""
+        return int(min(self._rows, self._rows_max))
 
     def begin(self) -> None:
         """Say that a batch begins: that nobody else is waited for any more."""
@@ -53,8 +53,8 @@ class Pace:
         self._others_writes = others_writes
         is_shared = now < self._shared_until
         took = max(now - self._began, 1e-6)
-        wanted = self.rows * (_SHARED_SECONDS if is_shared else _ALONE_SECONDS) / took
+        seconds, least = (_SHARED_SECONDS, _SHARED_ROWS_MIN) if is_shared else (_ALONE_SECONDS, _ALONE_ROWS_MIN)
         # Down at once, up by steps: the next batch may be of larger jobs.
-        self._rows = min(wanted, 2.0 * self.rows, self._rows_max)
+        self._rows = max(least, min(self.rows * seconds / took, 2.0 * self.rows))
         if is_shared:
             self._sleep(min(took, _ALONE_SECONDS))

@@ -78,7 +78,8 @@ def start_copies(
         due: jobs whose copy is due, each with its type, which tells the flow.
         under_way: jobs that are copied now: somebody holds their lease.
         copies_max: copies under way at once, at most.
-        dead_after_seconds: a run that has been working for so long without holding its job's lease is dead.
+        dead_after_seconds: a run that has been working for so long without holding its job's lease is dead; one
+            whose process is still being started, after twice as long.
 
     Returns:
         The jobs whose run was asked for.
@@ -87,11 +88,13 @@ def start_copies(
         return []
     with prefect_client() as client:
         deployments = {job_type: _deployment_of(client, flow) for job_type, flow in _COPIES.items()}
-        alive = datetime.now(UTC) - timedelta(seconds=dead_after_seconds)
+        now, dead_after = datetime.now(UTC), timedelta(seconds=dead_after_seconds)
+        alive_since = {StateType.PENDING: now - 2 * dead_after, StateType.RUNNING: now - dead_after}
         busy = set(map(str, under_way)) | {
             str(run.parameters.get("job"))
             for run in _runs_under_way(client, list(deployments.values()))
-            if run.state and (run.state.type is StateType.SCHEDULED or run.state.timestamp > alive)
+            if run.state
+            and (run.state.type is StateType.SCHEDULED or run.state.timestamp > alive_since[run.state.type])
         }
         started = [each for each in due if str(each[0]) not in busy][: max(0, copies_max - len(busy))]
         for job_id, job_type in started:

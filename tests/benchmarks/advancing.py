@@ -144,7 +144,7 @@ def main() -> None:
     asked.add_argument("--alone", type=int, default=30)
     asked.add_argument("--databases", nargs="+", default=KINDS, choices=KINDS)
     given = asked.parse_args()
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, width=150)
     for kind in given.databases:
         with tempfile.TemporaryDirectory(prefix="drivepost-benchmark-") as folder:
             os.environ["PREFECT_HOME"] = str(Path(folder) / "prefect")

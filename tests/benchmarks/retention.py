@@ -169,7 +169,7 @@ def fill(jobs: int, due: int) -> datetime:
     packaging = real_job(JobState.PACKAGING, "packaging", at)
     # The three that the others are like are due too.
     closed_too, idle_too = due // 10, due // 10
-    older = min(2 * due, jobs - due)
+    older = min(2 * due, (jobs - due) // 2)
     make_jobs(
         [
             Cohort(ended, due - closed_too - idle_too - 3, at - DAY, at),
@@ -495,7 +495,7 @@ def main() -> None:
     given = asked.parse_args()
     if given.due < (least := (BATCHES_COMPARED + 1) * BATCH_ROWS):
         asked.error(f"--due takes {least:,} or more, for the batches that are compared")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, width=150)
     for kind in given.databases:
         with tempfile.TemporaryDirectory(prefix="drivepost-benchmark-") as folder:
             databases = Databases(kind, Path(folder))

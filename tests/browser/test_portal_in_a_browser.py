@@ -92,7 +92,7 @@ def test_a_deleted_job_is_found_nowhere_in_the_portal(portal: Portal) -> None:
     portal.see("the job is deleted, and")
     awaited(lambda: is_forgotten(portal, job_id))
     portal.search("/runs", "Search by flow run name", job_id.hex[:8])
-    portal.see("No runs found")
+    portal.see("No flow runs")
     portal.search("/artifacts", "Search artifacts", str(job_id))
     portal.see("0 Artifacts")
     told = [portal.ask(f"/{what}/filter") for what in ("flow_runs", "task_runs", "artifacts", "logs")]

@@ -9,9 +9,12 @@ import pytest
 from sqlmodel import select
 
 from flows.enforce_retention import enforce_retention
-from models.database import database_time, reading, writing
-from models.jobs import Job
-from models.lifecycle import JobState
+from models.alerts import Alert
+from models.clocks import Clock
+from models.database import database_time, engine, reading, writing
+from models.holds import place_hold
+from models.jobs import HoldReason, Job
+from models.lifecycle import Actor, JobState
 from tests.builders import age, job_in
 
 pytestmark = pytest.mark.usefixtures("plain_acts")
@@ -37,6 +40,7 @@ def now(monkeypatch: pytest.MonkeyPatch, any_database: str) -> datetime:
     with reading() as session:
         at = database_time(session)
     monkeypatch.setattr("flows.enforce_retention.tell_time", lambda: at)
+    monkeypatch.setattr("flows.enforce_retention.look_at_time", lambda _step, **_: at)
     return at
 
 
@@ -79,7 +83,7 @@ def test_a_dry_run_lists_exactly_what_a_real_run_deletes(now: datetime, shown: d
     assert count(enforce_retention.fn().message) == len(due)
     assert there() == kept
     assert count(enforce_retention.fn().message) == 0
-    assert enforce_retention.fn(dry_run=True).message == "would delete 0 jobs; nothing was deleted"
+    assert enforce_retention.fn(dry_run=True).message.startswith("would delete 0 jobs; ")  # type: ignore[union-attr]
     assert there() == kept
 
 
@@ -113,3 +117,119 @@ def test_a_dry_run_says_when_it_does_not_list_all(
     message = enforce_retention.fn(dry_run=True).message or ""
     assert message.startswith("would delete 6 jobs; the 2 longest overdue are listed")
     assert len(shown["retention-dry-run"]) == 2
+
+
+def test_a_dry_run_tells_what_comes_due_in_the_next_days(now: datetime, shown: dict[str, Any]) -> None:
+    """By day and state, without ids; what is due now, held or later than seven days is not in it."""
+    with writing() as session:
+        for number, ahead in enumerate(
+            [timedelta(hours=1), timedelta(days=6, hours=23), timedelta(days=7, hours=1)]
+        ):
+            since = now - timedelta(days=90) + ahead
+            job_in(session, JobState.COMPLETED, f"soon{number}", since)
+        held = job_in(session, JobState.CLOSED, "held", now - timedelta(days=89, hours=23))
+        place_hold(session, held, HoldReason.AUDIT, at=now, by=Actor.OPERATOR)
+    message = enforce_retention.fn(dry_run=True).message or ""
+    assert message == "would delete 0 jobs; 2 more come due in 7 days; nothing was deleted"
+    outlook = {row["what"]: row["figure"] for row in shown["retention-outlook"]}
+    assert outlook.pop("due in the next 7 days") == "2 (2 Completed)"
+    days = {f"due on {now + ahead:%Y-%m-%d}" for ahead in (timedelta(hours=1), timedelta(days=6, hours=23))}
+    assert outlook == dict.fromkeys(days, "1 (1 Completed)")
+
+
+def test_a_job_that_cannot_be_deleted_keeps_no_other_and_the_sweep_fails(
+    now: datetime, any_database: str, shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every time, until it can be; all others go, the report tells how late it is, and operators are told."""
+    monkeypatch.setenv("DRIVEPOST_RETENTION_BATCH_ROWS", "4")
+    due, kept = make_jobs(now)
+    stuck = sorted(due)[0]
+    forbid_deletion(stuck, any_database)
+    for left in (due - {stuck}, set[UUID]()):
+        ended = enforce_retention.fn()
+        assert ended.is_failed()
+        assert (ended.message or "").startswith("1 jobs could not be deleted: ")
+        assert (ended.message or "").endswith(f"deleted {len(left)} jobs")
+        assert there() == kept | {stuck}
+        report = {row["what"]: row["figure"] for row in shown["retention-report"]}
+        assert report["could not be deleted"] == "1"
+        with reading() as session:
+            late = now - (session.get_one(Job, stuck).expires_at or now)
+        assert report["oldest_overdue_seconds"] == f"{late.total_seconds():.0f}"
+    assert kinds_of_alerts() == ["retention-failed"]
+    allow_deletion(any_database)
+    assert enforce_retention.fn().is_completed()
+    assert there() == kept
+
+
+def forbid_deletion(job_id: UUID, url: str) -> None:
+    """Let the database refuse to delete a job, for whatever reason of its own."""
+    with engine().execution_options(writes=True).begin() as connection:
+        if url.startswith("sqlite"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER odd BEFORE DELETE ON job WHEN old.id = '{job_id.hex}' "
+                "BEGIN SELECT RAISE(ABORT, 'odd'); END"
+            )
+            return
+        connection.exec_driver_sql(
+            "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'odd'; END $$"
+        )
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER odd BEFORE DELETE ON job FOR EACH ROW WHEN (old.id = '{job_id}') "
+            "EXECUTE FUNCTION odd()"
+        )
+
+
+def allow_deletion(url: str) -> None:
+    """Let the database delete it again."""
+    with engine().execution_options(writes=True).begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER odd" if url.startswith("sqlite") else "DROP FUNCTION odd CASCADE")
+
+
+def kinds_of_alerts() -> list[str]:
+    """Read which kinds of alerts were raised."""
+    with reading() as session:
+        return sorted({alert.kind for alert in session.exec(select(Alert)).all()})
+
+
+def set_clock_seen(ahead: timedelta) -> None:
+    """Let somebody have looked at the clock when it was so far ahead of now."""
+    with writing() as session:
+        session.merge(Clock(id=1, seen_at=database_time(session) + ahead))
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=-3), timedelta(days=3)], ids=["jumped ahead", "went back"])
+def test_by_a_clock_that_jumped_nothing_is_deleted(
+    any_database: str, shown: dict[str, Any], ahead: timedelta
+) -> None:
+    """Twice; what is due stays due, and operators are told once."""
+    with reading() as session:
+        due, kept = make_jobs(database_time(session))
+    set_clock_seen(ahead)
+    for _ in range(2):
+        ended = enforce_retention.fn()
+        assert ended.is_failed()
+        assert (ended.message or "").startswith("ClockJumped: ")
+        assert there() == due | kept
+    assert kinds_of_alerts() == ["clock-jumped"]
+    assert enforce_retention.fn(dry_run=True).is_completed()
+    assert there() == due | kept
+
+
+def test_an_operator_may_say_that_the_clock_is_right(any_database: str, shown: dict[str, Any]) -> None:
+    """Once is enough: the next sweep asks nobody."""
+    with reading() as session:
+        due, kept = make_jobs(database_time(session))
+    set_clock_seen(timedelta(days=-3))
+    assert count(enforce_retention.fn(clock_is_right=True).message) >= len(due)
+    assert there() < kept | {UUID(int=0)}
+    assert enforce_retention.fn().is_completed()
+
+
+def test_nobody_may_say_that_a_clock_is_right_that_went_back(any_database: str, shown: dict[str, Any]) -> None:
+    """It has been later already."""
+    with reading() as session:
+        due, kept = make_jobs(database_time(session))
+    set_clock_seen(timedelta(days=3))
+    assert enforce_retention.fn(clock_is_right=True).is_failed()
+    assert there() == due | kept

@@ -21,14 +21,14 @@ from tests.benchmarks.many_jobs import Cohort, make_jobs, real_job
 from tests.builders import job_in, job_request
 
 CANCELS: Final = 6_000
-ERASURES: Final = 3_500
-REQUESTS: Final = 500
+ERASURES: Final = 3_750
+REQUESTS: Final = 250
 COPIES: Final = 5
 OVER: Final = 50
 AT_ONCE: Final = 2
-ROWS: Final = 100
+ROWS: Final = 50
 ROWS_THOROUGH: Final = 1_000
-RUNS: Final = 3
+RUNS: Final = 2
 RUNS_MAX: Final = 100
 REQUESTS_A_RUN: Final = 100
 
@@ -54,7 +54,7 @@ def asked(plain_acts: None, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """Let the flows do without Prefect."""
     asked = Asked()
     monkeypatch.setattr(advancing, "start_copies", asked.start_copies)
-    for name in ("bury_dead_runs", "drop_late_runs", "hide_names", "forget_runs"):
+    for name in ("bury_dead_runs", "drop_late_runs", "hide_names", "forget_runs", "send_alerts"):
         monkeypatch.setattr(advancing, name, lambda *_: 0)
     monkeypatch.setattr("flows.enforce_retention.forget_runs", lambda *_: 0)
     return asked
@@ -116,7 +116,7 @@ def test_a_flood_of_wishes_starves_neither_the_copy_nor_retention(
     thorough: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each run takes up as many of a kind as it may, and starts the copies; a sweep between them deletes what is due."""
+    """Each run takes up as many of a kind as it may, and starts copies; a sweep between them deletes all due."""
     rows = ROWS_THOROUGH if thorough else ROWS
     monkeypatch.setenv("DRIVEPOST_ADVANCE_ROWS", str(rows))
     monkeypatch.setenv("DRIVEPOST_COPIES_AT_ONCE_MAX", str(AT_ONCE))

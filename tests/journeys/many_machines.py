@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -109,10 +110,20 @@ class Machine:
             *("--pool", POOL, "--type", "process", "--name", name, "--limit", str(places)),
         ]
         self._orphans: list[psutil.Process] = []
+        self._starts = 0
         self.start()
+
+    def wait(self) -> bool:
+        """Wait until its worker asks for work; False if it never does."""
+        for _ in range(600):
+            if self._log.read_bytes().count(b"started!") >= self._starts:
+                return True
+            time.sleep(0.2)
+        return False
 
     def start(self) -> None:
         """Start its worker."""
+        self._starts += 1
         with self._log.open("ab") as log:
             self._worker = psutil.Popen(
                 self._arguments,

@@ -51,11 +51,14 @@ def test_as_many_copies_run_at_once_as_each_limit_allows(prefect: SyncPrefectCli
     assert _taken(prefect) == {MACHINE: 0, SITE: 0, other: 0}
 
 
-@pytest.mark.parametrize("end", [ValueError, TerminationSignal, KeyboardInterrupt])
-def test_a_copy_that_ends_badly_gives_its_places_back(prefect: SyncPrefectClient, end: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(), TerminationSignal(signal=15), KeyboardInterrupt()],
+    ids=["an error", "a signal", "Ctrl-C"],
+)
+def test_a_copy_that_ends_badly_gives_its_places_back(prefect: SyncPrefectClient, error: BaseException) -> None:
     """An error, a signal to end, Ctrl-C; of a process that was killed they come back with the lease."""
-    error = TerminationSignal(signal=15) if end is TerminationSignal else end()
-    with pytest.raises(end), copy_places(uuid4(), {MACHINE: 1}):
+    with pytest.raises(type(error)), copy_places(uuid4(), {MACHINE: 1}):
         raise error
     assert _taken(prefect) == {MACHINE: 0}
 

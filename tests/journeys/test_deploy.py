@@ -95,6 +95,7 @@ def test_every_deployment_is_in_the_pool_and_a_second_time_changes_nothing(clien
     assert {each.work_pool_name for each in first.values()} == {POOL}
     assert client.read_work_pool(POOL).type == "process"
     limits = {each.name: each.concurrency_limit for each in deployments(Settings())}
+    limits["advance-jobs"] = None  # it takes its turn itself
     for each in first.values():
         queue = "clock" if each.schedules else "operators"
         assert each.work_queue_name == ("copies" if each.name in {"import-drives", "export-blobs"} else queue)
@@ -174,13 +175,14 @@ def test_a_schedule_that_an_operator_deleted_does_not_come_back(client: SyncPref
 
 
 def test_what_drivepost_up_deployed_moves_into_the_pool(client: SyncPrefectClient) -> None:
-    """Under the same id, with the one schedule it has."""
-    (described,) = [each for each in deployments(Settings()) if each.name == CLOCK]
-    deployment_id = described.apply()
+    """Under the same id, with the one schedule it has, and advance-jobs without its limit."""
+    served = {each.name: each.apply() for each in deployments(Settings()) if each.name in {CLOCK, "advance-jobs"}}
     _deploy()
-    moved = _there(client)[CLOCK]
-    assert (moved.id, moved.work_pool_name, moved.work_queue_name) == (deployment_id, POOL, "clock")
-    assert len(moved.schedules) == 1
+    for name, deployment_id in served.items():
+        moved = _there(client)[name]
+        assert (moved.id, moved.work_pool_name, moved.work_queue_name) == (deployment_id, POOL, "clock")
+        assert len(moved.schedules) == 1
+        assert (moved.global_concurrency_limit is None) == (name == "advance-jobs")
 
 
 def test_what_this_version_does_not_have_is_removed_and_what_operators_made_stays(
@@ -275,7 +277,7 @@ def test_a_worker_runs_what_the_rest_api_asked_for(
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     ended = client.read_flow_run(asked.id)

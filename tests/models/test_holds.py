@@ -57,7 +57,7 @@ def sweep() -> list[UUID]:
 
 @pytest.mark.parametrize("state", ENDS)
 def test_no_sweep_deletes_a_held_job_until_it_is_released(any_database: str, state: JobState) -> None:
-    """Swept twice, every row is there; somebody else's goes; released, it goes too, and the second sweep finds none."""
+    """Swept twice, every row is there; another goes; released, it goes, and the second sweep finds none."""
     job_id = held_job(state)
     before = rows(job_id)
     with writing() as session:
@@ -107,7 +107,10 @@ def test_the_database_itself_keeps_a_held_job(any_database: str, statement: str)
     with writing() as session:
         job_in(session, JobState.COMPLETED, "other")
     for _ in range(2):
-        with pytest.raises(DBAPIError, match="JobHeld"), engine().execution_options(writes=True).begin() as connection:
+        with (
+            pytest.raises(DBAPIError, match="JobHeld"),
+            engine().execution_options(writes=True).begin() as connection,
+        ):
             connection.execute(text(statement))
     assert rows(job_id)["job"] == 1
     released(job_id)
@@ -118,7 +121,10 @@ def test_the_database_itself_keeps_a_held_job(any_database: str, statement: str)
 def test_a_shell_of_sqlite_without_foreign_keys_is_refused(sqlite: str) -> None:
     """A trigger asks nobody's settings."""
     job_id = held_job()
-    with sqlite3.connect(sqlite.removeprefix("sqlite:///")) as shell, pytest.raises(sqlite3.Error, match="JobHeld"):
+    with (
+        sqlite3.connect(sqlite.removeprefix("sqlite:///")) as shell,
+        pytest.raises(sqlite3.Error, match="JobHeld"),
+    ):
         shell.execute("DELETE FROM job WHERE id = ?", [job_id.hex])
     shell.close()
     assert rows(job_id)["job"] == 1
@@ -186,7 +192,8 @@ def test_holds_are_operators_alone_and_each_is_told(any_database: str) -> None:
         assert outcomes == [Outcome.DONE, Outcome.NOTHING_TO_DO, Outcome.DONE]
         assert read_job(session, job_id).held_since == NOON
         outcomes = [
-            release_hold(session, job_id, ReleaseReason.PLACED_IN_ERROR, at=LATE, by=Actor.OPERATOR) for _ in range(2)
+            release_hold(session, job_id, ReleaseReason.PLACED_IN_ERROR, at=LATE, by=Actor.OPERATOR)
+            for _ in range(2)
         ]
         assert outcomes == [Outcome.DONE, Outcome.NOTHING_TO_DO]
         told = [(event.kind, event.what) for event in events_of(session, job_id)][-3:]

@@ -23,6 +23,11 @@ CRON: Final = (
 )
 # Every bound, copied by hand from what each promises: variable -> refused, allowed.
 BOUNDS: Final = {
+    "CLOCK_STEP_SECONDS_MAX": (["3599", "31536001", "nan"], ["3600", "31536000"]),
+    "ALERT_WEBHOOK_URL": (
+        ["http://alerts.example/hook", "ftp://alerts.example", "https://", "alerts"],
+        ["", "https://alerts.example/hook", "http://127.0.0.1:9000/hook"],
+    ),
     "DATABASE_WAIT_SECONDS_MAX": (["0", "-1", "600.1", "nan", "inf", "x", ""], ["0.1", "600"]),
     "COPY_LEASE_SECONDS": (["0.9", "3601", "nan", "soon"], ["1", "3600"]),
     "COPY_POLL_SECONDS": (["0.009", "10.1", "nan"], ["0.01", "10"]),
@@ -257,7 +262,10 @@ def test_the_token_lies_with_the_keys(folder: Path) -> None:
 def test_every_setting_is_said_in_a_line_and_has_a_test_of_its_bounds() -> None:
     """A new one is not forgotten."""
     paths = {"DATA_DIRECTORY", "BAY_DIRECTORY", "INTAKE_DIRECTORY", "LOCATIONS_FILE", "SEALING_KEY_FILE"}
-    assert {name.upper() for name in _Fields.model_fields} <= set(BOUNDS) | paths | {"SEALING_KEYS"}
+    assert {name.upper() for name in _Fields.model_fields} <= set(BOUNDS) | paths | {
+        "SEALING_KEYS",
+        "ALERT_WEBHOOK_TOKEN",
+    }
     for name, field in _Fields.model_fields.items():
         assert field.description, name
         assert len(field.description) < 130, name

@@ -1,7 +1,7 @@
 """Lost cancels are carried out many in a transaction, and each stands for itself."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import pytest
@@ -9,15 +9,14 @@ from sqlalchemy import event
 from sqlmodel import Session
 
 from models.database import engine, reading, writing
-from models.drives import Drive
 from models.errors import JobChangedError
 from models.jobs import finish_cancel, read_job
-from models.lifecycle import DriveState, JobState
+from models.lifecycle import JobState
 from tasks import drives
 from tasks.drives import carry_out_cancels
 from tests.builders import NOON, job_in
 
-JOBS = 12
+JOBS: Final = 12
 
 
 def cancelled_jobs(count: int) -> list[UUID]:
@@ -45,11 +44,13 @@ def test_many_are_carried_out_in_few_transactions(
     jobs = cancelled_jobs(JOBS)
     monkeypatch.setattr(drives, "_CANCELS_TOGETHER", 5)
     commits: list[object] = []
-    event.listen(engine(), "commit", commits.append)
-    try:
-        advanced = carry_out(jobs, tmp_path)
-    finally:
-        event.remove(engine(), "commit", commits.append)
+
+    def note(connection: object) -> None:
+        commits.append(connection)
+
+    event.listen(engine(), "commit", note)
+    advanced = carry_out(jobs, tmp_path)
+    event.remove(engine(), "commit", note)
     assert (advanced.done, dict(advanced.failed)) == (JOBS, {})
     assert len(commits) == 3
     assert set(states_of(jobs)) == {"Completed"}
@@ -84,14 +85,3 @@ def test_one_that_is_gone_is_passed_over(any_database: str, tmp_path: Path) -> N
     advanced = carry_out(jobs, tmp_path)
     assert (advanced.done, dict(advanced.failed)) == (1, {})
     assert states_of(jobs[1:]) == ["Completed"]
-
-
-def test_one_of_which_a_drive_was_being_copied_is_carried_out_alone(any_database: str, tmp_path: Path) -> None:
-    """Its drive ends first."""
-    jobs = cancelled_jobs(2)
-    with writing() as session:
-        session.get_one(Drive, (jobs[0], 1)).state = DriveState.TRANSFERRING
-    assert carry_out(jobs, tmp_path).done == 2
-    with reading() as session:
-        assert session.get_one(Drive, (jobs[0], 1)).state is DriveState.COMPLETED_MORE_INFO
-    assert set(states_of(jobs)) == {"Completed"}

@@ -38,10 +38,12 @@ def test_batches_grow_to_what_is_allowed_while_they_are_fast() -> None:
 
 
 def test_batches_shrink_until_they_take_a_tenth_of_a_second() -> None:
-    """At once, when they took longer; and are never fewer than twenty rows."""
+    """At once, when they took longer; below a hundred rows a transaction would cost more than what is in it."""
     watch = Watch()
-    assert watch.work(watch.pace(10_000), 2**-9, 3) == [100, 51, 51]
-    assert watch.work(watch.pace(10_000), 1, 3) == [100, 20, 20]
+    pace = watch.pace(10_000)
+    assert watch.work(pace, 2**-13, 4) == [100, 200, 400, 800]
+    assert watch.work(pace, 2**-12, 3) == [819, 409, 409]
+    assert watch.work(pace, 1, 3) == [409, 100, 100]
 
 
 def test_no_batch_has_more_rows_than_are_allowed() -> None:
@@ -58,9 +60,10 @@ def test_while_others_write_batches_are_short_and_followed_by_a_pause_as_long() 
     assert watch.work(pace, 2**-12, 10, others=None)[-1] == 32
     assert len(watch.pauses) == 9, "before the second batch nothing is known"
     assert watch.pauses[-1] == 32 * 2**-12
+    assert watch.work(pace, 1, 2, others=None) == [32, 20]
     pauses = len(watch.pauses)
     watch.now += 2
-    assert watch.work(pace, 2**-13, 10, others=9)[-1] == 500
+    assert watch.work(pace, 2**-13, 10)[-1] == 500
     assert len(watch.pauses) == pauses
 
 
