@@ -17,7 +17,7 @@ def seen() -> datetime | None:
     """Read when somebody last looked."""
     with reading() as session:
         clock = session.get(Clock, 1)
-        return clock and clock.seen_at
+        return clock.seen_at if clock else None
 
 
 def last_seen(ago: timedelta) -> datetime:
