@@ -15,7 +15,7 @@ from models.setting_checks import interval_of
 from models.settings import Settings
 from models.turns import turn_to_advance
 from tasks.alerts import find_alerts, look_at_time, raise_alert, send_alerts
-from tasks.dead_runs import bury_dead_runs, drop_late_runs
+from tasks.dead_runs import bury_dead_runs, drop_late_runs, record_unbegun_runs
 from tasks.drives import carry_out_cancels, copies_to_start, find_lost_cancels, tell_of_overdue_packages
 from tasks.erasure import carry_out_erasures
 from tasks.intake import finish_taken_requests
@@ -41,7 +41,8 @@ _BEAT_SECONDS: Final = 1200
     "advance-jobs",
     "Does every minute what is due: carries out accepted cancels whose run was lost, starts copies and takes up "
     "those whose worker died, finishes what create-job began, erases personal data once the drives are back, "
-    "removes the last traces of what was deleted and closes its receipts, goes on with a cut key rotation, "
+    "removes the last traces of what was deleted and closes its receipts, goes on with a cut key rotation, ends "
+    "runs whose process was killed, "
     "and tells of packages that have not come in 14 days.",
 )
 def advance_jobs() -> Ended:
@@ -150,6 +151,7 @@ def _overdue(settings: Settings, told: list[str], _faults: list[str]) -> None:
 
 def _history(settings: Settings, told: list[str], _faults: list[str]) -> None:
     hide_names()
+    record_unbegun_runs()
     forgotten = forget_runs(settings.history_runs_max)
     if forgotten:
         told.append(f"{forgotten} runs of deleted jobs forgotten")

@@ -20,7 +20,7 @@ from tasks.receipts import close_finished_receipts
 from tasks.retention import Outlook, Sweep, delete_expired, list_expired, look_ahead, tell_time
 from tasks.run_history import forget_runs
 
-_ROWS_PER_TASK: Final = 10_000
+_ROWS_PER_TASK: Final = 100_000
 _TASKS_MAX: Final = 1_000
 _LISTED_MAX: Final = 10_000
 _FILES_MAX: Final = 10_000

@@ -58,7 +58,12 @@ class HoldReason(StrEnum):
 
 
 _DUE: Final = text("expires_at IS NOT NULL AND held_since IS NULL")
-_HELD: Final = text("held_since IS NOT NULL")
+
+
+def _rare(column: str) -> Index:
+    """Make the index of a column that few jobs have a value in; SQLite takes a whole index for `IS NULL`, too."""
+    there = text(f"{column} IS NOT NULL")
+    return Index(f"ix_job_{column}", column, sqlite_where=there, postgresql_where=there)
 
 
 class Job(SQLModel, table=True):
@@ -73,7 +78,10 @@ class Job(SQLModel, table=True):
         Index("ix_job_due", "expires_at", sqlite_where=_DUE, postgresql_where=_DUE),
         # How many are in each state, and the oldest of each, for the board.
         Index("ix_job_state_since", "state", "state_since"),
-        Index("ix_job_held", "held_since", sqlite_where=_HELD, postgresql_where=_HELD),
+        *(
+            _rare(column)
+            for column in ("held_since", "cancel_requested_at", "erasure_wished_at", "copy_lease_until")
+        ),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True, sa_column_kwargs=impersonal())
@@ -112,12 +120,8 @@ class Job(SQLModel, table=True):
     # A legal hold: the database itself deletes no row that has one. See models.holds.
     held_since: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     hold_reason: HoldReason | None = Field(default=None, sa_type=words(HoldReason), sa_column_kwargs=impersonal())
-    cancel_requested_at: datetime | None = Field(
-        default=None, sa_type=UtcDateTime, index=True, sa_column_kwargs=impersonal()
-    )
-    erasure_wished_at: datetime | None = Field(
-        default=None, sa_type=UtcDateTime, index=True, sa_column_kwargs=impersonal()
-    )
+    cancel_requested_at: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+    erasure_wished_at: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     erased_at: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     # The copy's lease: who holds the newest token may write, until the lease has run out.
     copy_token: int = Field(default=0, sa_column_kwargs=impersonal())

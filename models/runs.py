@@ -56,6 +56,12 @@ def runs_to_forget(session: Session, runs_max: int, job_id: UUID | None = None) 
     return session.exec(chosen.distinct().limit(runs_max)).all()
 
 
+def recorded_runs(session: Session, flow_run_ids: Collection[UUID]) -> Collection[UUID]:
+    """Find which of these runs are written down as some job's."""
+    chosen = select(JobRun.flow_run_id).where(col(JobRun.flow_run_id).in_(flow_run_ids))
+    return set(session.exec(chosen).all())
+
+
 def strike_run(session: Session, flow_run_id: UUID) -> None:
     """Strike a run that Prefect has forgotten off the list; safe to repeat."""
     session.connection().execute(delete(JobRun).where(col(JobRun.flow_run_id) == flow_run_id))

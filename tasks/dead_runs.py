@@ -16,13 +16,19 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
 from prefect.states import Cancelled, Crashed
 
-from models.runs import TAG
+from models.database import reading, writing
+from models.errors import JobNotFoundError
+from models.jobs import read_job
+from models.receipts import was_job_deleted
+from models.runs import TAG, record_run, record_run_of_deleted_job, recorded_runs
 from tasks.acts import act
-from tasks.run_history import prefect_client
+from tasks.run_history import JOB_NAMES, prefect_client
 
+_JOB: Final = JOB_NAMES[0]
 _PAGE: Final = 200
 _PAGES_MAX: Final = 50
 _HEARTBEAT: Final = "prefect.flow-run.heartbeat"
@@ -114,3 +120,42 @@ def drop_late_runs(flow: str) -> int:
                 run.id, Cancelled(message="a later run has done what this one would"), force=True
             )
     return len(runs)
+
+
+@act
+def record_unbegun_runs() -> int:
+    """Write down of runs that ended before they began which job they were for, so that they go with it.
+
+    No act of ours ran in them, so that they are on no list of a job's runs and would outlive it. Safe to repeat.
+    Looked at are the 200 that ended last.
+
+    Returns:
+        How many were written down.
+    """
+    ended = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLED, StateType.CRASHED])),
+        tags=FlowRunFilterTags(all_=[TAG]),
+    )
+    with prefect_client() as client:
+        runs = client.read_flow_runs(flow_run_filter=ended, limit=_PAGE, sort=FlowRunSort.END_TIME_DESC)
+    meant = {run.id: str(run.parameters[_JOB]) for run in runs if run.parameters.get(_JOB)}
+    with reading() as session:
+        known = recorded_runs(session, list(meant))
+    return sum(_record(run, job) for run, job in meant.items() if run not in known)
+
+
+def _record(flow_run_id: UUID, reference: str) -> bool:
+    try:
+        job_id = UUID(reference)
+    except ValueError:
+        return False
+    with writing() as session:
+        try:
+            read_job(session, job_id, lock=True)
+        except JobNotFoundError:
+            if not was_job_deleted(session, job_id):
+                return False
+            record_run_of_deleted_job(session, job_id, flow_run_id)
+            return True
+        record_run(session, job_id, flow_run_id)
+        return True

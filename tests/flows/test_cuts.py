@@ -92,6 +92,7 @@ PREFECT_ACTS: Final = (
     "forget_earlier_runs",
     "bury_dead_runs",
     "drop_late_runs",
+    "record_unbegun_runs",
     "send_alerts",
 )
 INSIDE: Final = (

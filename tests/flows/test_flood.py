@@ -54,7 +54,14 @@ def asked(plain_acts: None, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """Let the flows do without Prefect."""
     asked = Asked()
     monkeypatch.setattr(advancing, "start_copies", asked.start_copies)
-    for name in ("bury_dead_runs", "drop_late_runs", "hide_names", "forget_runs", "send_alerts"):
+    for name in (
+        "bury_dead_runs",
+        "drop_late_runs",
+        "record_unbegun_runs",
+        "hide_names",
+        "forget_runs",
+        "send_alerts",
+    ):
         monkeypatch.setattr(advancing, name, lambda *_: 0)
     monkeypatch.setattr("flows.enforce_retention.forget_runs", lambda *_: 0)
     return asked

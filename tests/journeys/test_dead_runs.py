@@ -11,11 +11,15 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
-from prefect.states import Completed, Pending, Running, Scheduled
+from prefect.states import Completed, Crashed, Pending, Running, Scheduled
 
 from flows.advance_jobs import advance_jobs
-from models.runs import TAG
-from tasks.dead_runs import bury_dead_runs, drop_late_runs
+from models.database import database_time, reading, writing
+from models.deletion import delete_job
+from models.lifecycle import Actor, JobState
+from models.runs import TAG, recorded_runs, runs_to_forget
+from tasks.dead_runs import bury_dead_runs, drop_late_runs, record_unbegun_runs
+from tests.builders import job_in
 from tests.journeys.one_machine import awaited
 
 HOUR: Final = timedelta(hours=1)
@@ -27,8 +31,13 @@ Made = Callable[..., UUID]
 def made(prefect: SyncPrefectClient) -> Made:
     """Make runs in a state, as they stand in Prefect's books."""
 
-    def make(state: State[Any], *, tags: tuple[str, ...] = (TAG,), name: str = advance_jobs.name) -> UUID:
-        return prefect.create_flow_run(flow(name=name)(lambda: None), tags=list(tags), state=state).id
+    def make(
+        state: State[Any], *, tags: tuple[str, ...] = (TAG,), name: str = advance_jobs.name, job: str = ""
+    ) -> UUID:
+        run = prefect.create_flow_run(
+            flow(name=name)(lambda job: job), parameters={"job": job}, tags=list(tags), state=state
+        )
+        return run.id
 
     return make
 
@@ -87,3 +96,19 @@ def test_runs_that_wait_since_before_now_are_dropped(prefect: SyncPrefectClient,
     assert {state_of(prefect, run) for run in late} == {"Cancelled"}
     assert state_of(prefect, to_come) == "Scheduled"
     assert state_of(prefect, other) in {"Scheduled", "Late"}
+
+
+def test_a_run_that_ended_before_it_began_goes_with_its_job(
+    prefect: SyncPrefectClient, made: Made, sqlite: str
+) -> None:
+    """Whether the job is still there or not; what was never a job's is left alone."""
+    with writing() as session:
+        now = database_time(session)
+        kept, deleted = (job_in(session, JobState.COMPLETED, name, now) for name in ("kept", "deleted"))
+        delete_job(session, deleted, at=now, by=Actor.OPERATOR)
+    of_kept, of_deleted, of_none = (made(Crashed(), job=str(job)) for job in (kept, deleted, uuid4()))
+    assert record_unbegun_runs.fn() == 2
+    assert record_unbegun_runs.fn() == 0
+    with reading() as session:
+        assert recorded_runs(session, [of_kept, of_deleted, of_none]) == {of_kept, of_deleted}
+        assert runs_to_forget(session, 10) == [of_deleted]

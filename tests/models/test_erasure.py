@@ -549,7 +549,7 @@ def test_a_job_with_little_to_erase_is_erased_too(any_database: str) -> None:
 
 
 def test_the_receipt_is_begun_before_the_first_destructive_step(any_database: str) -> None:
-    """Of all that is written in the transaction, it comes first."""
+    """Of all that is written in the transaction, it comes first; PostgreSQL is given its rows by COPY."""
     job_id = full_job()
     written: list[str] = []
 
@@ -562,8 +562,9 @@ def test_the_receipt_is_begun_before_the_first_destructive_step(any_database: st
         wish(job_id)
     finally:
         event.remove(engine(), "before_cursor_execute", note)
-    assert written[:3] == ["INSERT INTO receipt_entry", "UPDATE receipt_chain SET", "INSERT INTO open_receipt"]
-    assert sum(line.startswith(("UPDATE drive", "DELETE FROM")) for line in written[3:]) == 5
+    is_destructive = [line.startswith(("UPDATE drive", "DELETE FROM")) for line in written]
+    assert sum(is_destructive) == 5
+    assert "UPDATE receipt_chain SET" in written[: is_destructive.index(True)]
 
 
 def test_an_erasure_that_is_undone_leaves_everything(any_database: str) -> None:

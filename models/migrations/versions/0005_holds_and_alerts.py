@@ -1,4 +1,4 @@
-"""What is due has an index of its own; legal holds, kept by the database itself; alerts; the clock as last seen."""
+"""What is looked for among very many jobs has an index of its own; legal holds, kept by the database itself; alerts; the clock as last seen."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -33,7 +33,8 @@ _ALERTS = (
     "package-due-back",
 )
 _DUE = sa.text("expires_at IS NOT NULL AND held_since IS NULL")
-_HELD = sa.text("held_since IS NOT NULL")
+_RARE = ("held_since", "cancel_requested_at", "erasure_wished_at", "copy_lease_until")
+"""Columns that few jobs have a value in, and that are looked for by it; SQLite takes a whole index for `IS NULL`."""
 
 # The word is the code of the error that a user is told.
 _GUARD_OF_SQLITE = """
@@ -88,7 +89,11 @@ def upgrade() -> None:
     op.create_index("ix_job_due", "job", ["expires_at"], sqlite_where=_DUE, postgresql_where=_DUE)
     op.drop_index("ix_job_state", "job")
     op.create_index("ix_job_state_since", "job", ["state", "state_since"])
-    op.create_index("ix_job_held", "job", ["held_since"], sqlite_where=_HELD, postgresql_where=_HELD)
+    for column in ("cancel_requested_at", "erasure_wished_at"):
+        op.drop_index(f"ix_job_{column}", "job")
+    for column in _RARE:
+        there = sa.text(f"{column} IS NOT NULL")
+        op.create_index(f"ix_job_{column}", "job", [column], sqlite_where=there, postgresql_where=there)
     is_sqlite = op.get_bind().dialect.name == "sqlite"
     for guard in (_GUARD_OF_SQLITE,) if is_sqlite else _GUARDS_OF_POSTGRESQL:
         op.execute(guard)
@@ -123,7 +128,10 @@ def downgrade() -> None:
         op.execute("DROP TRIGGER job_held_stays_at_truncate ON job")
         op.execute("DROP TRIGGER job_held_stays ON job")
         op.execute("DROP FUNCTION refuse_to_delete_held_job")
-    op.drop_index("ix_job_held", "job")
+    for column in _RARE:
+        op.drop_index(f"ix_job_{column}", "job")
+    for column in ("cancel_requested_at", "erasure_wished_at"):
+        op.create_index(f"ix_job_{column}", "job", [column])
     op.drop_index("ix_job_due", "job")
     op.create_index("ix_job_expires_at", "job", ["expires_at"])
     op.drop_index("ix_job_state_since", "job")
