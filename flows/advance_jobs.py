@@ -39,11 +39,17 @@ _BEAT_SECONDS: Final = 1200
 
 @promise(
     "advance-jobs",
-    "Does every minute what is due: carries out accepted cancels whose run was lost, starts copies and takes up "
-    "those whose worker died, finishes what create-job began, erases personal data once the drives are back, "
-    "removes the last traces of what was deleted and closes its receipts, goes on with a cut key rotation, ends "
-    "runs whose process was killed, "
-    "and tells of packages that have not come in 14 days.",
+    """Does every minute what is due, so that nothing that was accepted is lost:
+
+- carries out cancels whose run was lost, starts copies and takes up those whose worker died;
+- finishes what create-job began, erases personal data once the drives are back;
+- removes the last traces of what was deleted, closes its receipts, goes on with a cut key rotation;
+- ends runs whose process was killed;
+- raises alerts (packages that did not come, copies without a sign of life, drives due back) and sends them.
+
+Running it by hand is harmless. It never deletes a job. One kind of step goes on when another fails; the run
+then ends Failed, and its message says which.
+""",
 )
 def advance_jobs() -> Ended:
     """Do what is due, and pick up what was lost; one kind of step goes on when another fails."""

@@ -22,6 +22,7 @@ from deployments.processes import PrefectServer
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 POOL: Final = "machines"
+_WORK_SECONDS_MAX: Final = 30.0
 
 
 class Postgres:
@@ -110,20 +111,16 @@ class Machine:
             *("--pool", POOL, "--type", "process", "--name", name, "--limit", str(places)),
         ]
         self._orphans: list[psutil.Process] = []
-        self._starts = 0
         self.start()
 
-    def wait(self) -> bool:
-        """Wait until its worker asks for work; False if it never does."""
-        for _ in range(600):
-            if self._log.read_bytes().count(b"started!") >= self._starts:
-                return True
+    def wait(self) -> None:
+        """Wait until its worker has begun with a run: what is not at work cannot be torn from it."""
+        give_up = time.monotonic() + _WORK_SECONDS_MAX
+        while time.monotonic() < give_up and not self._worker.children():
             time.sleep(0.2)
-        return False
 
     def start(self) -> None:
         """Start its worker."""
-        self._starts += 1
         with self._log.open("ab") as log:
             self._worker = psutil.Popen(
                 self._arguments,
