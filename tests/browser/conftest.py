@@ -19,6 +19,7 @@ from tests.journeys.one_machine import environment_of, started
 _BRING_SECONDS_MAX: Final = 300
 _LOOK_SECONDS_MAX: Final = 60
 _AGAIN_SECONDS: Final = 8.0
+_POLL_MILLISECONDS: Final = 200
 _ARGUMENTS: Final = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
 _SIZE: Final = {"width": 1200, "height": 860}
 
@@ -101,10 +102,18 @@ class Portal:
             self.page.locator("textarea").nth(number).fill(text)
         for number in range(ticks):
             self.page.locator("input[type=checkbox]").nth(number).dispatch_event("click")
+        before = set(self._runs_of(deployment))
         self.page.get_by_role("button", name="Submit").click()
-        # It slides in, and cannot be aimed at.
-        self.page.get_by_role("button", name="View run").first.dispatch_event("click")
-        self.page.wait_for_url("**/flow-run/**")
+        # The page tells of the run for a few seconds, which a busy machine may take to draw it.
+        give_up = time.monotonic() + _LOOK_SECONDS_MAX
+        while not (made := set(self._runs_of(deployment)) - before):
+            assert time.monotonic() < give_up, f"no run was made: {self.page.inner_text('body')}"
+            self.page.wait_for_timeout(_POLL_MILLISECONDS)
+        self.open(f"/runs/flow-run/{made.pop()}")
+
+    def _runs_of(self, flow: str) -> list[str]:
+        """Find the runs of a flow that were asked for."""
+        return [run["id"] for run in self.ask("/flow_runs/filter", flows={"name": {"any_": [flow]}})]
 
     def see(self, text: str) -> None:
         """Wait until a text is to be seen."""
