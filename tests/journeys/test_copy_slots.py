@@ -25,11 +25,15 @@ SITE: Final = limit_name("site", "westus")
 
 @pytest.fixture(autouse=True)
 def clean(prefect: SyncPrefectClient) -> Iterator[None]:
-    """Leave no limit on the server."""
+    """Find no limit on the server, which others used before, and leave none."""
+    _remove_limits(prefect)
     yield
-    for each in prefect.read_global_concurrency_limits():
-        if each.name.startswith("drivepost-copies"):
-            prefect.delete_global_concurrency_limit_by_name(each.name)
+    _remove_limits(prefect)
+
+
+def _remove_limits(client: SyncPrefectClient) -> None:
+    for name in _taken(client):
+        client.delete_global_concurrency_limit_by_name(name)
 
 
 def _taken(client: SyncPrefectClient) -> dict[str, int]:

@@ -224,7 +224,11 @@ class WholeLives(RuleBasedStateMachine):
         }[what]
         may = life.state in UPDATED_IN[what]
         body = {"tags": value} if what == "tags" else {"properties": {what: value}}
-        outcome = self.patch(life, body, None if may else PropertyNotUpdatableError)
+        # What a client sends by default with every update undoes nothing, and is nowhere refused.
+        is_default = what == "backupDriveManifest" and value is False and not may
+        outcome = self.patch(life, body, None if may or is_default else PropertyNotUpdatableError)
+        if is_default:
+            assert outcome is Outcome.NOTHING_TO_DO
         if may:
             assert outcome is Outcome.DONE
             life.updated = self.now
