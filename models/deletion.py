@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Table, delete, func
 from sqlmodel import Session, SQLModel, col, select
 
-from models.batches import among, delete_and_count
+from models.batches import among
 from models.due import is_over
 from models.errors import JobHeldError
 from models.jobs import Job, read_job
@@ -128,7 +128,9 @@ def _delete(session: Session, doomed: Mapping[UUID, tuple[Reason, datetime]], at
     job_ids = list(doomed)
     remember_spent_requests(session, job_ids, at=at)
     mark_runs_of_deleted_jobs(session, job_ids)
-    counts = _delete_rows(session, job_ids)
+    counts = count_rows(session, job_ids)
+    connection = session.connection()
+    connection.execute(delete(Job).where(among(connection, col(Job.id), job_ids)))
     begin_receipts(
         session,
         [
@@ -139,33 +141,22 @@ def _delete(session: Session, doomed: Mapping[UUID, tuple[Reason, datetime]], at
     )
 
 
-def _delete_rows(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
-    """Delete every row of jobs: job id -> table -> rows deleted, 1 or more.
-
-    Table by table, because that is what has to be counted, and faster than a cascade from row to row.
-    """
-    session.flush()
-    connection = session.connection()
-    counts: dict[UUID, dict[str, int]] = {job_id: {"job": 1} for job_id in job_ids}
-    for table in reversed(_tables_of_job()):  # what hangs on a row before that row
-        for job_id, count in delete_and_count(connection, table, table.columns["job_id"], job_ids).items():
-            counts[job_id][table.name] = count
-    connection.execute(delete(Job).where(among(connection, col(Job.id), job_ids)))
-    return counts
-
-
-def count_rows(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
+def count_rows(session: Session, job_ids: Collection[UUID]) -> dict[UUID, dict[str, int]]:
     """Count the rows of jobs in every table whose rows go with their job: job id -> table -> rows, 1 or more."""
     session.flush()
-    counts: dict[UUID, dict[str, int]] = {job_id: {"job": 1} for job_id in job_ids}
-    for table in _tables_of_job():
-        of_job = table.columns["job_id"]
-        rows = session.connection().execute(
-            select(of_job, func.count()).where(of_job.in_(job_ids)).group_by(of_job)
+    connection = session.connection()
+    tables = _tables_of_job()
+    of_job = [select(func.count()).where(table.columns["job_id"] == col(Job.id)) for table in tables]
+    rows = connection.execute(
+        select(col(Job.id), *(each.scalar_subquery() for each in of_job)).where(
+            among(connection, col(Job.id), job_ids)
         )
-        for job_id, count in rows:
-            counts[job_id][table.name] = count
-    return counts
+    )
+    names = [table.name for table in tables]
+    return {
+        job_id: {"job": 1, **{name: count for name, count in zip(names, counted, strict=True) if count}}
+        for job_id, *counted in rows
+    }
 
 
 def _tables_of_job() -> Sequence[Table]:

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete
+from sqlalchemy import delete, insert, literal
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from models.batches import among, insert_rows
+from models.batches import among
 from models.columns import UtcDateTime
 from models.events import EventKind, JobEvent
 from models.lifecycle import Actor
@@ -33,15 +33,13 @@ class SpentRequest(SQLModel, table=True):
 def remember_spent_requests(session: Session, job_ids: Collection[UUID], *, at: datetime) -> None:
     """Write down which requests made jobs that are about to be deleted; part of their deletion."""
     connection = session.connection()
-    made_by = session.exec(
-        select(JobEvent.id).where(
-            among(connection, col(JobEvent.job_id), job_ids),
-            col(JobEvent.kind).in_([EventKind.CREATED, EventKind.REPLACED]),
-            col(JobEvent.by) == Actor.OPERATOR,
-        )
-    ).all()
     connection.execute(delete(SpentRequest).where(col(SpentRequest.at) <= at - _REMEMBERED))
-    insert_rows(connection, SpentRequest, [{"id": event_id, "at": at} for event_id in made_by])
+    made_by = select(JobEvent.id, literal(at, UtcDateTime)).where(
+        among(connection, col(JobEvent.job_id), job_ids),
+        col(JobEvent.kind).in_([EventKind.CREATED, EventKind.REPLACED]),
+        col(JobEvent.by) == Actor.OPERATOR,
+    )
+    connection.execute(insert(SpentRequest).from_select(["id", "at"], made_by))
 
 
 def was_spent(session: Session, event_id: UUID) -> bool:

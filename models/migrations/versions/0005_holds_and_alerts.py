@@ -94,6 +94,7 @@ def upgrade() -> None:
     for column in _RARE:
         there = sa.text(f"{column} IS NOT NULL")
         op.create_index(f"ix_job_{column}", "job", [column], sqlite_where=there, postgresql_where=there)
+    op.drop_index("ix_receipt_entry_receipt_id", "receipt_entry")  # nothing looks for it, and every deletion paid
     is_sqlite = op.get_bind().dialect.name == "sqlite"
     for guard in (_GUARD_OF_SQLITE,) if is_sqlite else _GUARDS_OF_POSTGRESQL:
         op.execute(guard)
@@ -128,6 +129,7 @@ def downgrade() -> None:
         op.execute("DROP TRIGGER job_held_stays_at_truncate ON job")
         op.execute("DROP TRIGGER job_held_stays ON job")
         op.execute("DROP FUNCTION refuse_to_delete_held_job")
+    op.create_index("ix_receipt_entry_receipt_id", "receipt_entry", ["receipt_id"])
     for column in _RARE:
         op.drop_index(f"ix_job_{column}", "job")
     for column in ("cancel_requested_at", "erasure_wished_at"):
