@@ -46,7 +46,8 @@ def enforce_retention(
 
     Args:
         dry_run: List what would be deleted, and delete nothing.
-        clock_is_right: The clock is further on than a sweep takes on trust, because the service was away: go on.
+        clock_is_right: The clock is further on than a sweep takes on trust, because the service was away, or is
+            behind, because it was wrong before: go on.
     """
     settings = Settings()
     if dry_run:
@@ -64,8 +65,10 @@ def enforce_retention(
     told = f"deleted {sweep.deleted.total():,} jobs"
     if sweep.stuck or fault:
         raise_alert(AlertKind.RETENTION_FAILED, at.isoformat())
-        stuck = ", ".join(f"{count:,} jobs could not be deleted: {code}" for code, count in sweep.stuck.items())
-        return failed("; ".join(part for part in (stuck, fault, told) if part))
+        reasons = Counter(sweep.stuck.values())
+        stuck = ", ".join(f"{count:,} jobs could not be deleted: {reason}" for reason, count in reasons.items())
+        gave_up = "too many to go on" if sweep.gave_up else ""
+        return failed("; ".join(part for part in (stuck, gave_up, fault, told) if part))
     forgotten = forget_runs(settings.history_runs_max)
     for _ in range(_TASKS_MAX):
         if close_finished_receipts(settings.retention_batch_rows, _ROWS_PER_TASK) < _ROWS_PER_TASK:
@@ -78,7 +81,7 @@ def _sweep(at: datetime, batch_rows: int) -> tuple[Sweep, str]:
     sweep = Sweep()
     try:
         for _ in range(_TASKS_MAX):
-            batch = delete_expired(at, batch_rows, _ROWS_PER_TASK)
+            batch = delete_expired(at, batch_rows, _ROWS_PER_TASK, sweep.stuck)
             sweep.merge(batch)
             if batch.deleted.total() < _ROWS_PER_TASK:
                 break
@@ -130,7 +133,7 @@ def _report(sweep: Sweep, outlook: Outlook, seconds: float) -> None:
         {"what": "deleted in all", "figure": f"{total:,}"},
         {"what": "late, on average", "figure": _duration(sweep.late_seconds_sum / total if total else 0)},
         {"what": "late, at most", "figure": _duration(sweep.late_seconds_max)},
-        {"what": "could not be deleted", "figure": f"{sum(sweep.stuck.values()):,}"},
+        {"what": "could not be deleted", "figure": f"{len(sweep.stuck):,}"},
         {"what": "oldest_overdue_seconds", "figure": f"{outlook.oldest_overdue_seconds:.0f}"},
         {"what": "due, and kept by a legal hold", "figure": f"{outlook.held_due:,}"},
         *_held(outlook),

@@ -9,8 +9,8 @@ from tasks.jobs import hold_job, open_job
 @promise(
     "place-hold",
     "Places a **legal hold** on a job: neither its customer, nor an operator, nor enforce-retention deletes it or "
-    "erases its personal data, however old it is, until **release-hold**; the database itself refuses it. The job "
-    "otherwise goes on as before. Placing another reason replaces the one it has.",
+    "erases its personal data, however old it is, until **release-hold**; the database itself refuses it. Nor is "
+    "it replaced; otherwise it goes on as before. Placing another reason replaces the one it has.",
 )
 def place_hold(job: JobReference, reason: HoldReason) -> Ended:
     """Place a legal hold on a job.

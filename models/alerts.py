@@ -111,15 +111,15 @@ def jobs_to_tell_of(session: Session, at: datetime, lease_seconds: float, rows_m
         if kind is AlertKind.COPY_STALLED:
             told = told.where(col(Alert.at) > col(Job.copy_lease_until))
         rows = session.exec(
-            select(Job.id, Job.copy_token)
+            select(Job.id, Job.copy_lease_until)
             .where(condition(at, lease_seconds), ~told.exists())
             .limit(rows_max)
             .with_for_update(skip_locked=True, of=Job)
         ).all()
-        # A copy may stall again, with another token.
+        # A copy may stall again, after a later lease.
         found += [
-            Found(kind, f"{job_id}:{token}" if kind is AlertKind.COPY_STALLED else str(job_id), job_id)
-            for job_id, token in rows
+            Found(kind, f"{job_id}:{lease}" if kind is AlertKind.COPY_STALLED else str(job_id), job_id)
+            for job_id, lease in rows
         ]
     return found
 

@@ -10,11 +10,12 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Table, delete, func
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session, SQLModel, col, select
 
 from models.batches import among
 from models.due import is_over
-from models.errors import JobHeldError
+from models.errors import JobHeldError, JobsNotDeletedError
 from models.jobs import Job, read_job
 from models.lifecycle import Actor, JobState, Operation, decide, require_actor
 from models.receipts import Deletion, Reason, Subject, begin_receipts
@@ -113,11 +114,19 @@ def delete_expired_jobs(
     Returns:
         What was deleted; fewer than `rows_max` means that nothing more is due, or another sweep has it.
 
+    Raises:
+        JobsNotDeletedError: the database refuses to delete one of them.
+
     Source: the specification, section 4: at 90 (14) days exactly and not a second before.
     """
     require_actor(Operation.EXPIRE, Actor.SERVICE)
     due = expired_jobs(session, at, rows_max, lock=True, but=but)
-    _delete(session, {job.job_id: (_REASONS[job.state], job.expires_at) for job in due}, now or at)
+    try:
+        _delete(session, {job.job_id: (_REASONS[job.state], job.expires_at) for job in due}, now or at)
+    except DBAPIError as error:
+        if isinstance(error, OperationalError) or error.connection_invalidated:
+            raise
+        raise JobsNotDeletedError([job.job_id for job in due], type(error.orig).__name__) from error
     return due
 
 

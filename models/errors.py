@@ -31,6 +31,7 @@
     ├── CopyLogError                   CopyLogInvalid         a copy log cannot be read
     ├── StoreError                     StoreFailed            the store of a storage account refused
     ├── DatabaseError                  DatabaseUnusable       the database cannot be used as it is
+    │   └── JobsNotDeletedError        JobsNotDeleted         it refuses to delete jobs that are due
     ├── ClockJumpedError               ClockJumped            the clock is not where it should be
     ├── SealingKeyError                SealingKeyInvalid      a sealing key is missing or wrong
     ├── TraceWordsError                TraceWordsInvalid      the words cannot be looked for
@@ -166,7 +167,7 @@ class NotYetClosableError(JobError):
 
 
 class JobHeldError(JobError):
-    """A legal hold keeps the job from being deleted."""
+    """A legal hold keeps the job from being deleted or replaced."""
 
     code = "JobHeld"
 
@@ -343,6 +344,22 @@ class DatabaseError(DrivepostError):
     code = "DatabaseUnusable"
 
 
+class JobsNotDeletedError(DatabaseError):
+    """The database refuses to delete jobs whose time is over.
+
+    Attributes:
+        job_ids: the jobs of the transaction that was refused; which of them it was is not known.
+        reason: what the database's driver calls it, such as `RestrictViolation`.
+    """
+
+    code = "JobsNotDeleted"
+
+    def __init__(self, job_ids: Sequence[UUID], reason: str) -> None:
+        self.job_ids = job_ids
+        self.reason = reason
+        super().__init__(f"the database refuses to delete one of {len(job_ids):,} jobs: {reason}")
+
+
 class ClockJumpedError(DrivepostError):
     """The database's clock is far ahead of when it was last looked at, or behind; nothing is deleted by it."""
 
@@ -352,13 +369,11 @@ class ClockJumpedError(DrivepostError):
         self.seen_at = seen_at
         told = f"the database's clock shows {now:%Y-%m-%d %H:%M:%S} UTC"
         last = f"it showed {seen_at:%Y-%m-%d %H:%M:%S} UTC when it was last looked at"
-        if now < seen_at:
-            super().__init__(f"{told}, and {last}; nothing is deleted until it has caught up: set it right")
-        else:
-            super().__init__(
-                f"{told}, but {last}; nothing is deleted: if it is right, and the service was only away, run "
-                "enforce-retention once with clock_is_right"
-            )
+        why = "was wrong before" if now < seen_at else "the service was only away"
+        super().__init__(
+            f"{told}, but {last}; nothing is deleted: set it right, or, if it is right and {why}, run "
+            "enforce-retention once with clock_is_right"
+        )
 
 
 class SealingKeyError(DrivepostError):

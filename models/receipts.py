@@ -186,11 +186,9 @@ def _lock_chain(session: Session) -> ReceiptChain:
 def _append(session: Session, entries: Sequence[dict[str, Any]]) -> int:
     """Chain entries to those that are there; tells the number of the last one before them."""
     head = _lock_chain(session)
-    before = number = head.entries
-    last = head.hash
+    before, last = head.entries, head.hash
     lines = []
-    for entry in entries:
-        number += 1
+    for number, entry in enumerate(entries, before + 1):
         stored = _as_stored(entry)
         last = _hash(last.encode(), number, stored).decode()
         entry["number"], entry["hash"] = number, last
@@ -201,7 +199,7 @@ def _append(session: Session, entries: Sequence[dict[str, Any]]) -> int:
     elif entries:  # of none, SQLAlchemy would insert one without values
         connection.execute(insert(ReceiptEntry), entries)
     connection.execute(
-        update(ReceiptChain).where(col(ReceiptChain.id) == _CHAIN).values(entries=number, hash=last)
+        update(ReceiptChain).where(col(ReceiptChain.id) == _CHAIN).values(entries=before + len(entries), hash=last)
     )
     session.expire(head)
     return before

@@ -261,6 +261,13 @@ class _Fields(BaseSettings):
             raise ValueError("must be an address that begins with https://; http:// is for this machine alone")
         return url
 
+    @field_validator("alert_webhook_token")
+    @classmethod
+    def _goes_into_a_header(cls, token: SecretStr) -> SecretStr:
+        if not (token.get_secret_value().isascii() and token.get_secret_value().isprintable()):
+            raise ValueError("must be printable ASCII characters alone: it goes into a header")
+        return token
+
     @model_validator(mode="after")
     def _issuer_is_known_in_full(self) -> Self:
         if len({bool(each) for each in (self.api_issuer, self.api_audience, self.api_jwks_url)}) > 1:

@@ -16,6 +16,7 @@ from models.drives import Drive, drives_of, serial
 from models.errors import (
     DatabaseError,
     JobChangedError,
+    JobHeldError,
     NotReadyToShipError,
     PropertyNotUpdatableError,
     RequestError,
@@ -75,6 +76,7 @@ def put_job(
         RequestError: the location is none; or what is to be saved is not all there, or nothing was saved.
         JobStateConflictError: a job of that name has left Creating.
         CancelAcceptedError: a job of that name is being cancelled.
+        JobHeldError: a job of that name is under legal hold.
     """
     if event_id is not None:
         acted = session.exec(select(JobEvent.job_id).where(col(JobEvent.id) == event_id)).one_or_none()
@@ -103,6 +105,8 @@ def put_new_or_replace(
     job, kind = _new_or_found(session, columns, at)
     if kind is EventKind.REPLACED:
         decide(Operation.REPLACE, job.state, cancel_accepted=job.cancel_requested)
+        if job.held_since is not None:
+            raise JobHeldError
         kept = _with_keys_kept(session, job, details.drive_list)
         details = details.model_copy(update={"drive_list": kept})
         for name in columns.keys() - _AS_FIRST_WRITTEN:

@@ -1,5 +1,6 @@
 """Acts of alerts: find what operators must hear of, write it down, and tell it until it is heard."""
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -75,7 +76,7 @@ def find_alerts(lease_seconds: float, overdue_after: timedelta, rows_max: int) -
 def send_alerts(webhook_url: str, webhook_token: SecretStr, rows_max: int) -> int:
     """Tell alerts as events of Prefect's, and to a webhook, each at least once.
 
-    Whoever does not answer is asked again later; after three in vain the others wait for the next time.
+    Whoever does not answer is asked again later; who did not three times is asked no more this time.
 
     Args:
         webhook_url: where alerts are posted; empty for nowhere.
@@ -87,16 +88,20 @@ def send_alerts(webhook_url: str, webhook_token: SecretStr, rows_max: int) -> in
     """
     with reading() as session:
         due = alerts_to_send(session, database_time(session), rows_max)
-    in_vain = 0
+    untold = events_in_vain = posts_in_vain = 0
     for alert in due:
         is_event_sent = alert.event_sent or _send_event(alert)
-        is_told = is_event_sent and (not webhook_url or _post(alert, webhook_url, webhook_token))
+        events_in_vain += not is_event_sent
+        is_told = is_event_sent
+        if is_event_sent and webhook_url:
+            is_told = posts_in_vain < _IN_VAIN_MAX and asyncio.run(_post(alert, webhook_url, webhook_token))
+            posts_in_vain += not is_told
         with writing() as session:
             record_try(session, alert.key, at=database_time(session), is_event_sent=is_event_sent, is_told=is_told)
-        in_vain += not is_told
-        if in_vain == _IN_VAIN_MAX:
+        untold += not is_told
+        if events_in_vain == _IN_VAIN_MAX:
             break
-    return in_vain
+    return untold
 
 
 def _send_event(alert: Alert) -> bool:
@@ -117,15 +122,20 @@ def _send_event(alert: Alert) -> bool:
     return True
 
 
-def _post(alert: Alert, url: str, token: SecretStr) -> bool:
+async def _post(alert: Alert, url: str, token: SecretStr) -> bool:
     headers = {"Idempotency-Key": str(alert.id)}
     if token.get_secret_value():
         headers["Authorization"] = f"Bearer {token.get_secret_value()}"
     try:
-        answer = httpx.post(url, json=_told(alert), headers=headers, timeout=_WEBHOOK_SECONDS_MAX)
-    except (httpx.HTTPError, OSError):
+        # The whole of it has a limit, and the body is not read: an answer may drip for ever.
+        async with (
+            asyncio.timeout(_WEBHOOK_SECONDS_MAX),
+            httpx.AsyncClient(timeout=_WEBHOOK_SECONDS_MAX) as client,
+            client.stream("POST", url, json=_told(alert), headers=headers) as answer,
+        ):
+            return answer.is_success
+    except (httpx.HTTPError, httpx.InvalidURL, OSError):
         return False
-    return answer.is_success
 
 
 def _told(alert: Alert) -> dict[str, Any]:

@@ -1,17 +1,16 @@
 """Acts of retention: find what is due, delete it in batches, tell how it went."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError, OperationalError
-
 from models.database import database_time, reading, return_free_pages, writes_of_others, writing
 from models.deletion import Expired, count_expired_jobs, delete_expired_jobs, expired_jobs
 from models.due import Due, count_held_due, due_by_day, oldest_expired
+from models.errors import JobsNotDeletedError
 from models.holds import count_held_jobs
 from models.jobs import HoldReason
 from models.lifecycle import JobState
@@ -26,11 +25,13 @@ _STUCK_MAX: Final = 100
 class Sweep:
     """What a sweep deleted: how many jobs by state, and by how many seconds they were late.
 
-    `stuck` counts by error code the jobs that are due and could not be deleted.
+    `stuck` are the jobs that are due and could not be deleted, each with the reason that the database's driver
+    gave; `gave_up` says that they were too many to go on.
     """
 
     deleted: Counter[JobState] = field(default_factory=Counter)
-    stuck: Counter[str] = field(default_factory=Counter)
+    stuck: dict[UUID, str] = field(default_factory=dict)
+    gave_up: bool = False
     late_seconds_max: float = 0
     late_seconds_sum: float = 0
 
@@ -44,7 +45,8 @@ class Sweep:
     def merge(self, other: "Sweep") -> None:
         """Count what another sweep deleted too."""
         self.deleted += other.deleted
-        self.stuck += other.stuck
+        self.stuck |= other.stuck
+        self.gave_up |= other.gave_up
         self.late_seconds_max = max(self.late_seconds_max, other.late_seconds_max)
         self.late_seconds_sum += other.late_seconds_sum
 
@@ -57,35 +59,41 @@ def tell_time() -> datetime:
 
 
 @act
-def delete_expired(at: datetime, batch_rows: int, rows_max: int) -> Sweep:
+def delete_expired(at: datetime, batch_rows: int, rows_max: int, stuck: Collection[UUID] = ()) -> Sweep:
     """Delete jobs whose time was over at a moment: at most `rows_max`, up to `batch_rows` in one transaction.
 
     Safe to repeat, and by several at once: what is gone, or taken by another, is not found. A job that the
     database refuses to delete keeps none of the others; after 100 of them the sweep gives up.
+
+    Args:
+        at: the moment, aware UTC.
+        batch_rows: jobs in one transaction, at most.
+        rows_max: jobs in all, at most.
+        stuck: jobs that could not be deleted before, and are passed over.
 
     Returns:
         What was deleted; fewer than `rows_max` means that nothing more is due, or another has taken it.
     """
     sweep = Sweep()
     pace = Pace(batch_rows)
-    stuck: list[UUID] = []
     careful_rows = batch_rows
     while rows_max > 0:
         batch = min(pace.rows, careful_rows, rows_max)
         try:
             with writing() as session:
                 pace.begin()
-                deleted = delete_expired_jobs(session, at, batch, now=database_time(session), but=stuck)
+                deleted = delete_expired_jobs(
+                    session, at, batch, now=database_time(session), but={*stuck, *sweep.stuck}
+                )
                 others = writes_of_others(session)
-        except DBAPIError as error:
-            if isinstance(error, OperationalError) or error.connection_invalidated or len(stuck) == _STUCK_MAX:
-                raise
-            if batch > 1:
-                careful_rows = batch // 2
-                continue
-            stuck.append(_first_due(at, stuck))
-            sweep.stuck[type(error.orig).__name__] += 1
-            careful_rows = batch_rows
+        except JobsNotDeletedError as error:
+            careful_rows = len(error.job_ids) // 2
+            if not careful_rows:
+                sweep.stuck[error.job_ids[0]] = error.reason
+                careful_rows = batch_rows
+            sweep.gave_up = len(stuck) + len(sweep.stuck) >= _STUCK_MAX
+            if sweep.gave_up:
+                break
             continue
         for expired in deleted:
             sweep.add(expired, at)
@@ -95,11 +103,6 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int) -> Sweep:
         pace.end(others)
     return_free_pages()
     return sweep
-
-
-def _first_due(at: datetime, but: Sequence[UUID]) -> UUID:
-    with reading() as session:
-        return expired_jobs(session, at, 1, but=but)[0].job_id
 
 
 @act

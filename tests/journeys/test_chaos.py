@@ -66,7 +66,7 @@ class Extent:
 
 # What gives no sign of life is buried by advance-jobs after three heartbeats, of half a minute at least; the small
 # test does not wait for that.
-SMALL: Final = Extent(jobs=8, kills=4, between_kills=5, away_seconds=2, buries=True)
+SMALL: Final = Extent(jobs=5, kills=3, between_kills=4, away_seconds=2, buries=True)
 LARGE: Final = Extent(jobs=200, kills=40, between_kills=6, away_seconds=15, buries=False)
 
 

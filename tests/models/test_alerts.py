@@ -68,10 +68,11 @@ def test_a_copy_without_a_sign_of_life_is_told_each_time_it_stalls(any_database:
     assert tell_of(stalled - MICROSECOND) == []
     assert tell_of(stalled) == [(AlertKind.COPY_STALLED, job_id)]
     assert tell_of(stalled + timedelta(hours=1)) == []
-    with writing() as session:
-        set_columns(session, job_id, copy_token=2, copy_lease_until=NOON + timedelta(hours=2))
-    assert tell_of(NOON + timedelta(hours=3)) == [(AlertKind.COPY_STALLED, job_id)]
-    assert tell_of(NOON + timedelta(hours=4)) == []
+    for token, hours in ((2, 2), (2, 5)):
+        with writing() as session:
+            set_columns(session, job_id, copy_token=token, copy_lease_until=NOON + timedelta(hours=hours))
+        assert tell_of(NOON + timedelta(hours=hours + 1)) == [(AlertKind.COPY_STALLED, job_id)]
+        assert tell_of(NOON + timedelta(hours=hours + 2)) == []
 
 
 def test_drives_that_could_go_back_are_told(any_database: str) -> None:

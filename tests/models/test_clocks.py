@@ -55,16 +55,24 @@ def test_a_clock_far_ahead_is_told_until_somebody_says_it_is_right(any_database:
 
 
 @pytest.mark.parametrize("to_come", [timedelta(minutes=1), timedelta(days=400)])
-@pytest.mark.parametrize("is_confirmed", [True, False])
-def test_a_clock_that_went_back_is_told_whatever_is_said(
-    any_database: str, to_come: timedelta, is_confirmed: bool
+def test_a_clock_that_went_back_is_told_until_somebody_says_it_is_right(
+    any_database: str, to_come: timedelta
 ) -> None:
-    """Nobody can confirm it: it has to be set right, or to catch up."""
+    """Whoever confirmed a wrong clock need not wait until the right one has caught up."""
     at = last_seen(-to_come)
     for _ in range(2):
-        with pytest.raises(ClockJumpedError, match="caught up"):
-            look(is_confirmed=is_confirmed)
+        with pytest.raises(ClockJumpedError, match=r"was wrong before, run .* clock_is_right"):
+            look()
         assert seen() == at
+    assert at > look(is_confirmed=True) == seen()
+    assert look() == seen()
+
+
+def test_a_clock_that_is_set_right_by_a_little_is_no_jump(any_database: str) -> None:
+    """What was seen stays, so that many little steps are one large one in the end."""
+    at = last_seen(-timedelta(seconds=8))
+    assert look() < at
+    assert seen() == at
 
 
 def test_several_that_look_at_once_see_no_jump(any_database: str) -> None:

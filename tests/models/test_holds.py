@@ -21,7 +21,7 @@ from models.events import EventKind
 from models.holds import ReleaseReason, count_held_jobs, place_hold, release_hold
 from models.jobs import HoldReason, read_job
 from models.lifecycle import Actor, JobState, Outcome
-from tests.builders import NOON, at_once, events_of, job_in, rows_of, with_every_row
+from tests.builders import NOON, at_once, events_of, job_in, job_request, put, rows_of, with_every_row
 
 LATE: Final = NOON + timedelta(days=400)
 ENDS: Final = (JobState.CREATING, JobState.COMPLETED, JobState.CLOSED)
@@ -53,6 +53,19 @@ def sweep() -> list[UUID]:
     """Delete what is due long after."""
     with writing() as session:
         return [each.job_id for each in delete_expired_jobs(session, LATE, 100)]
+
+
+def test_a_held_job_is_not_replaced_until_it_is_released(any_database: str) -> None:
+    """A replacement takes its drives and its address away; asked twice, every row is there."""
+    job_id = held_job(JobState.CREATING)
+    before = rows(job_id)
+    for _ in range(2):
+        with writing() as session, pytest.raises(JobHeldError):
+            put(session, job_request("job1"), LATE)
+        assert rows(job_id) == before
+    released(job_id)
+    with writing() as session:
+        assert put(session, job_request("job1"), LATE) == job_id
 
 
 @pytest.mark.parametrize("state", ENDS)

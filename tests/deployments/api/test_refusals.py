@@ -65,6 +65,7 @@ FAULTS_OF_OURS: Final = {
     errors.JobError,
     # Of flows, and of what they read and write.
     errors.ClockJumpedError,
+    errors.JobsNotDeletedError,
     errors.CopyHeldElsewhereError,
     errors.CopyStillRunningError,
     errors.LeaseLostError,
