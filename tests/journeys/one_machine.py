@@ -23,7 +23,7 @@ def environment_of(data_directory: Path) -> dict[str, str]:
         "DRIVEPOST_DATA_DIRECTORY": str(data_directory),
         "DRIVEPOST_PREFECT_PORT": str(_free_port()),
         "DRIVEPOST_API_PORT": "0",
-        "DRIVEPOST_ADVANCE_INTERVAL_SECONDS": "5",
+        "DRIVEPOST_ADVANCE_INTERVAL_SECONDS": "20",
     }
 
 

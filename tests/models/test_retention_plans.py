@@ -180,6 +180,19 @@ def test_no_plan_reads_a_large_table_in_full(many_jobs: None, name: str) -> None
         assert [full_scans(session, *each) for each in explained if full_scans(session, *each)] == []
 
 
+def test_a_receipt_that_waits_for_its_runs_does_not_look_at_those_of_all_others(many_jobs: None) -> None:
+    """After a large sweep a hundred thousand wait, and as many runs are to be forgotten."""
+    with watched(lambda session: finished_receipts(session, ROWS)) as (session, told):
+        ((statement, values),) = [each for each in told if "job_run" in each[0]]
+        is_sqlite = session.get_bind().dialect.name == "sqlite"
+        explain = "EXPLAIN QUERY PLAN" if is_sqlite else "EXPLAIN"
+        plan = str(session.connection().exec_driver_sql(f"{explain} {statement}", values).all())
+        # PostgreSQL reads them once, and compares them with all receipts at once.
+        assert (
+            "SEARCH job_run USING INDEX sqlite_autoindex_job_run_1" in plan if is_sqlite else "Anti Join" in plan
+        )
+
+
 @contextmanager
 def steps_counted(session: Session) -> Iterator[list[int]]:
     """Count how many steps SQLite takes, by hundreds; those of its cascades are among them."""
