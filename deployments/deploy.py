@@ -111,7 +111,13 @@ def _prefect() -> Iterator[SyncPrefectClient]:
     except ObjectAlreadyExists:
         raise PrefectAwayError("somebody else deploys there at the moment; do it again") from None
     except PrefectHTTPStatusError as error:
-        raise PrefectAwayError(f"Prefect's server refuses: status {error.response.status_code}") from None
+        status = error.response.status_code
+        way_out = (
+            "; PREFECT_API_AUTH_STRING must be what the server asks for"
+            if status == httpx.codes.UNAUTHORIZED
+            else ""
+        )
+        raise PrefectAwayError(f"Prefect's server refuses: status {status}{way_out}") from None
     except httpx.HTTPError as error:
         raise PrefectAwayError(f"Prefect's server does not answer: {type(error).__name__}") from None
 

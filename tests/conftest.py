@@ -34,6 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="run counts of kills, cuts and steps in full")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put fast tests first, then the longest files, so that no process is left alone with one at the end."""
+    rooms = ["house", "models", "journeys", "browser", "tasks", "flows", "deployments"]
+    items.sort(key=lambda item: rooms.index(item.path.relative_to(Path(__file__).parent).parts[0]))
+
+
 @pytest.fixture(scope="session")
 def thorough(request: pytest.FixtureRequest) -> bool:
     """Tell whether counts run in full."""

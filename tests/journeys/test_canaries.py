@@ -64,7 +64,7 @@ from tasks.trace_places import Places, search_places
 from tasks.traces import Report
 from tests.builders import age, job_request, mount_drive, random_bytes
 
-COUNT: Final = 1_000
+COUNT: Final = 300
 COUNT_THOROUGH: Final = 10_000
 DRIVES: Final = 10
 ROOT: Final = Path(__file__).resolve().parents[2]

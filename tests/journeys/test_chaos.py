@@ -19,7 +19,7 @@ from uuid import UUID
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col, select
@@ -50,6 +50,9 @@ FATES: Final = ("kept", "cancelled", "aged", "deleted", "erased")
 LEASE_SECONDS: Final = 10
 QUIET_SECONDS_MAX: Final = 1200
 DEAD_AFTER_SECONDS: Final = 30
+PASSWORD: Final = "operators:a password of the test"  # noqa: S105  of no other server
+"""What Prefect's server asks everybody for."""
+
 TERMINAL: Final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -85,6 +88,8 @@ def prefect_server(
 ) -> Iterator[Prefect]:
     """Start a Prefect server on it, beside our tables, with all flows deployed in a pool."""
     for name, value in {
+        "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
+        "PREFECT_API_AUTH_STRING": PASSWORD,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": postgres.prefect,
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_WORKER_PREFETCH_SECONDS": "1",
@@ -103,7 +108,12 @@ def prefect_server(
     try:
         database.upgrade(Settings().database)
         server.wait()
-        with temporary_settings({PREFECT_API_URL: server.api}):
+        with (
+            temporary_settings({PREFECT_API_URL: server.api}),
+            pytest.raises(PrefectAwayError, match="AUTH_STRING"),
+        ):
+            deploy(Console(quiet=True), POOL)
+        with temporary_settings({PREFECT_API_URL: server.api, PREFECT_API_AUTH_STRING: PASSWORD}):
             deploy(Console(quiet=True), POOL)
             with get_client(sync_client=True) as client:
                 start_runs_in_one_step(client)
@@ -155,7 +165,7 @@ class Runs:
     """Prefect's runs, as anybody sees them who may find the server away."""
 
     def __init__(self, server: Prefect) -> None:
-        self._client = httpx.Client(base_url=server.api, timeout=60)
+        self._client = httpx.Client(base_url=server.api, timeout=60, auth=httpx.BasicAuth(*PASSWORD.split(":")))
 
     def ask_for(self, flow: str, **parameters: str) -> str | None:
         """Ask for a run as a door does; None where Prefect is away, and the row alone has to do."""
