@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 # Before anything of Prefect is imported: its files are nowhere near the user's own.
@@ -34,10 +35,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="run counts of kills, cuts and steps in full")
 
 
+_ROOMS: Final = ("house", "models", "tasks", "flows", "deployments", "browser", "journeys")
+_LONG: Final = ("test_chaos.py", "test_up.py", "test_rest_life.py", "test_canaries.py", "test_tour.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put fast tests first, then the longest files, so that no process is left alone with one at the end."""
-    rooms = ["house", "models", "journeys", "browser", "tasks", "flows", "deployments"]
-    items.sort(key=lambda item: rooms.index(item.path.relative_to(Path(__file__).parent).parts[0]))
+    """Put fast tests first, and of the slow ones the longest, so that no process works alone for long at the end.
+
+    Journeys come last because their Prefect server, once it is up, works a little all the time.
+    """
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        room, *_, file = item.path.relative_to(here).parts
+        return _ROOMS.index(room), file not in _LONG
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
