@@ -31,7 +31,7 @@
     ├── CopyLogError                   CopyLogInvalid         a copy log cannot be read
     ├── StoreError                     StoreFailed            the store of a storage account refused
     ├── DatabaseError                  DatabaseUnusable       the database cannot be used as it is
-    │   └── JobsNotDeletedError        JobsNotDeleted         it refuses to delete jobs that are due
+    ├── JobsNotDeletedError            JobsNotDeleted         the database refuses to delete jobs that are due
     ├── ClockJumpedError               ClockJumped            the clock is not where it should be
     ├── SealingKeyError                SealingKeyInvalid      a sealing key is missing or wrong
     ├── TraceWordsError                TraceWordsInvalid      the words cannot be looked for
@@ -344,7 +344,7 @@ class DatabaseError(DrivepostError):
     code = "DatabaseUnusable"
 
 
-class JobsNotDeletedError(DatabaseError):
+class JobsNotDeletedError(DrivepostError):
     """The database refuses to delete jobs whose time is over.
 
     Attributes:

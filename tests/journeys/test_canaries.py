@@ -65,6 +65,7 @@ from tasks.traces import Report
 from tests.builders import age, job_request, mount_drive, random_bytes
 
 COUNT: Final = 300
+NOT_KEPT_MAX: Final = 100
 COUNT_THOROUGH: Final = 10_000
 DRIVES: Final = 10
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -232,7 +233,7 @@ def crash(aviary: Aviary, monkeypatch: pytest.MonkeyPatch) -> None:
     job = received(aviary, [entry])
     with monkeypatch.context() as broken:
 
-        def fail(*_: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             raise RuntimeError(f"cannot copy {json.dumps(aviary.words)}")
 
         broken.setattr(BlobCopier, "copy", fail)
@@ -435,8 +436,8 @@ def test_canaries_are_found_nowhere(
     assert before.hits == []
     kept = sealed_values()
     in_database = opened(kept) & set(aviary.words)
-    # Those that were refused are nowhere.
-    assert len(in_database) > 0.9 * len(aviary.words)
+    # Those that were refused or replaced are nowhere; they are as many however many there are.
+    assert len(aviary.words) - len(in_database) < NOT_KEPT_MAX
     die(aviary, users)
     aviary.done(advance_jobs)
     assert opened(kept) & set(aviary.words) == in_database, "a backup opens until the keys are rotated"
