@@ -48,8 +48,6 @@ from tasks.cloud_stores import (
 )
 from tasks.stores import (
     STAGING,
-    BlobExistsError,
-    BlobMissingError,
     ListedBlob,
     Part,
     StoredBlob,
@@ -231,16 +229,10 @@ class AzureContainer(CloudContainer):
         )
 
     def drop(self, path: str, handle: str) -> None:
+        # Of blocks nothing: they would go only with a blob of that name, which might stay if we were cut then. Nobody
+        # sees them, and the store itself removes them after a week.
         if handle.startswith(PAGES):
             self.delete(f"{STAGING}/{handle.removeprefix(PAGES)}")
-            return
-        blob = self._blob(self._key(path))
-        # The store has no call for it: what was not committed goes with the blob of that name, and one that is
-        # there already is somebody's; the store itself then removes the blocks after a week.
-        if staged_blocks(blob):
-            with suppress(BlobExistsError, BlobMissingError), told_without_names():
-                made = blob.commit_block_list([], **unless_there(overwrite=False))
-                blob.delete_blob(**if_it_is(str(made["etag"])))
 
     # -- by the SDK ------------------------------------------------------------------------------------
 

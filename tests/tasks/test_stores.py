@@ -408,7 +408,8 @@ def test_what_is_dropped_leaves_nothing(kind: Kind, request: pytest.FixtureReque
     container = kind.open()
     for taken in (False, True):
         if taken:
-            put(container, "a", b"theirs")
+            # Azurite, unlike Azure, takes blocks that were never committed for a blob.
+            put(container, "a", b"theirs", overwrite=True)
         upload = container.upload("a", [Part(0, 0, 3)], ASIDE)
         upload.write(Part(0, 0, 3), b"our")
         for _ in range(2):
@@ -417,11 +418,16 @@ def test_what_is_dropped_leaves_nothing(kind: Kind, request: pytest.FixtureReque
         if kind.name == "s3":
             client = s3_client(request.getfixturevalue("s3_server"))
             assert "Uploads" not in client.list_multipart_uploads(Bucket=container.name)
-        if kind.name == "azure" and not taken:
-            again = container.upload("a", [Part(0, 0, 3)], ASIDE, upload.handle)
-            assert again.write(Part(0, 0, 3), b"our")
-            container.drop("a", again.handle)
     assert container.read("a", 0, 9) == b"theirs"
+
+
+def test_blocks_are_dropped_without_any_request(azure: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a moment does a blob without content stand under the name."""
+    container = azure.open()
+    upload = container.upload("a", [Part(0, 0, 3)], ASIDE)
+    upload.write(Part(0, 0, 3), b"our")
+    monkeypatch.setattr("azure.core.pipeline.transport.RequestsTransport.send", pytest.fail)
+    container.drop("a", upload.handle)
 
 
 def test_a_blob_of_unknown_length_is_written_piece_by_piece(kind: Kind) -> None:
@@ -695,7 +701,7 @@ def acts_on(container: Container) -> list[Callable[[], object]]:
         lambda: container.discard("job"),
         lambda: container.probe("job", 1),
         lambda: container.upload("Ada Quince", part, ASIDE).write(part[0], b"x"),
-        lambda: container.drop("Ada Quince", "blocks"),
+        lambda: container.drop("Ada Quince", "pages:job"),
     ]
 
 
