@@ -229,8 +229,8 @@ class AzureContainer(CloudContainer):
         )
 
     def drop(self, path: str, handle: str) -> None:
-        # Of blocks nothing: they would go only with a blob of that name, which might stay if we were cut then. Nobody
-        # sees them, and the store itself removes them after a week.
+        # Of blocks nothing: they would go only with a blob of that name, which might stay if we were cut then.
+        # Nobody sees them, and the store itself removes them after a week.
         if handle.startswith(PAGES):
             self.delete(f"{STAGING}/{handle.removeprefix(PAGES)}")
 

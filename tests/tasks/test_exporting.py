@@ -44,6 +44,7 @@ from tasks.containers import containers_of, open_container
 from tasks.drives import carry_out_cancels, take_lease
 from tasks.export_filling import Room
 from tasks.export_journal import WORKING, ExportJournal
+from tasks.export_reading import Errand
 from tasks.exporting import export_drive
 from tasks.folder_store import FolderContainer
 from tasks.pulse import CopyLimits, Pulse
@@ -1002,6 +1003,35 @@ def test_a_drive_that_is_full_although_planned_leaves_no_part_and_lists_the_rest
     drive = drive_of(job_id)
     assert drive.bytes_total == drive.bytes_succeeded == 100 * len(whole)
     assert drive.copy_status is DriveStatus.COMPLETED_WITH_ERRORS
+
+
+def test_what_a_full_drive_does_not_take_comes_to_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what came to the full one from behind it in the list: nothing lies on two drives, nothing on none."""
+    blobs = {f"data/{name}": bytes(100) for name in "abcdef"}
+    fill_store(blobs, FACTS)
+    write, fetched = export_reading.BlobReading._write, threading.Event()
+
+    def filling(reading: export_reading.BlobReading, laid: Path, errand: Errand, stored: StoredBlob) -> Any:
+        if laid.parents[1].name == "E1" and errand.name == "c":
+            assert fetched.wait(10)
+            raise OSError(errno.ENOSPC, "full")
+        ended = write(reading, laid, errand, stored)
+        if errand.name == "d":
+            fetched.set()
+        return ended
+
+    monkeypatch.setattr(export_reading.BlobReading, "_write", filling)
+    job_id = export_job(2, prefixes=("/data/",))
+    run(job_id)
+    assert [list(listed_on(serial)) for serial in ("E1", "E2")] == [
+        ["data/a", "data/b"],
+        ["data/c", "data/d", "data/e", "data/f"],
+    ]
+    assert set(files_of("E1")) == {"data/a", "data/b"}
+    assert len(all_files_of("E1")) == 2 * 3 + 1
+    assert (incomplete(), reports(job_id)) == ((), {})
+    assert [drive_of(job_id, number).bytes_total for number in (1, 2)] == [200, 400]
+    assert [drive_of(job_id, number).copy_status for number in (1, 2)] == [DriveStatus.COMPLETED] * 2
 
 
 def test_folders_take_room_too(rooms: Callable[..., None]) -> None:
