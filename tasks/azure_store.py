@@ -52,6 +52,7 @@ from tasks.stores import (
     Part,
     StoredBlob,
     Upload,
+    containers_among,
 )
 
 _METADATA_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -114,13 +115,13 @@ def list_containers(address: str, options: Mapping[str, str]) -> Iterator[str]:
     place = _Place.of(address, options)
     with told_without_names():
         service = _service(place.endpoint, options.get("account_key", ""), options.get("sas_token", ""))
-        if place.container == "{container}":
+        if "{container}" in place.container:
             names = [found.name for found in service.list_containers()]
         else:
             base = place.prefix.partition("{container}")[0]
             found = service.get_container_client(place.container).walk_blobs(base, delimiter="/")
-            names = [each.name.removeprefix(base)[:-1] for each in found if each.name.endswith("/")]
-    yield from sorted(name for name in names if name and name != STAGING)
+            names = [each.name.split("/")[-2] for each in found if each.name.endswith("/")]
+    yield from containers_among(names, f"{place.container}/{place.prefix}")
 
 
 @cache

@@ -32,6 +32,7 @@ from tasks.stores import (
     Part,
     StoredBlob,
     Upload,
+    containers_among,
 )
 
 _ATTRIBUTE: Final = "user.drivepost"
@@ -247,11 +248,11 @@ def list_containers(address: str) -> Iterator[str]:
     Raises:
         StoreError: the folder cannot be read.
     """
-    place, _, begin = url2pathname(urlsplit(address.partition("{container}")[0]).path).rpartition("/")
+    path = url2pathname(urlsplit(address).path)
+    place = path.partition("{container}")[0].rpartition("/")[0]
     with _told_without_paths(), suppress(FileNotFoundError):
         folders = [entry.name for entry in os.scandir(place or "/") if entry.is_dir(follow_symlinks=False)]
-        named = (name.removeprefix(begin) for name in folders if name.startswith(begin))
-        yield from sorted(name for name in named if name and not name.startswith("."))
+        yield from containers_among(folders, path)
 
 
 def _order(entry: "os.DirEntry[str]") -> str:

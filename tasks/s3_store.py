@@ -36,7 +36,6 @@ from tasks.cloud_stores import (
     told_without_names,
 )
 from tasks.stores import (
-    STAGING,
     BlobMissingError,
     ListedBlob,
     NameRefusedError,
@@ -44,6 +43,7 @@ from tasks.stores import (
     Part,
     StoredBlob,
     Upload,
+    containers_among,
 )
 
 _PART_BYTES_MIN: Final = 8 << 20
@@ -98,19 +98,13 @@ def list_containers(address: str, options: Mapping[str, str]) -> Iterator[str]:
     with told_without_names():
         _, client = _session_and_client(_Access(**options))
         if "{container}" in url.netloc:
-            begin, _, end = url.netloc.partition("{container}")
-            buckets = [each["Name"] for each in client.list_buckets()["Buckets"]]
-            names = [
-                name[len(begin) : len(name) - len(end)]
-                for name in buckets
-                if name.startswith(begin) and name.endswith(end)
-            ]
+            place, names = url.netloc, [each["Name"] for each in client.list_buckets()["Buckets"]]
         else:
-            base = url.path.lstrip("/").partition("{container}")[0]
+            place = url.path
+            base = place.lstrip("/").partition("{container}")[0]
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=url.netloc, Prefix=base, Delimiter="/")
-            found = [each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ())]
-            names = [name.removeprefix(base)[:-1] for name in found]
-    yield from sorted(name for name in names if name and name != STAGING)
+            names = [each["Prefix"].split("/")[-2] for page in pages for each in page.get("CommonPrefixes", ())]
+    yield from containers_among(names, place)
 
 
 _making: Final = Lock()

@@ -642,6 +642,16 @@ def test_containers_are_listed_in_order(kind: Kind) -> None:
     assert set(names) <= set(listed)
 
 
+@pytest.mark.parametrize("is_path", [False, True])
+def test_containers_are_listed_without_what_their_address_has_around_them(kind: Kind, is_path: bool) -> None:
+    """Each opens under the name that it is listed by; what is called otherwise is none."""
+    place = uuid4().hex
+    around = f"{place}/x-{{container}}-y/z" if is_path else f"{place[:8]}-{{container}}-y"
+    for called in (around, around.replace("-y", "")):
+        put(open_container(kind.address.replace("{container}", called), "photos"), "a")
+    assert list(containers_of(kind.address.replace("{container}", around))) == ["photos"]
+
+
 # -- a store that does not let us, or is away ------------------------------------------------------------
 
 
