@@ -13,6 +13,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from heapq import nsmallest
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -42,6 +43,8 @@ _NO_SUCH_NAME: Final = frozenset(
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _SEGMENT_BYTES_MAX: Final = 255
 _TRIES: Final = 5
+_PAGE_ENTRIES: Final = 50_000
+"""Of a folder that are held at once, 17 MiB of them."""
 
 _T = TypeVar("_T")
 _NO_SEGMENTS: Final = frozenset({"", ".", ".."})
@@ -87,26 +90,21 @@ class FolderContainer(Container):
             # No blob is called so, and what lies there is not the container's.
             return
         # Depth first, so that whole names come in order, as every other store lists them.
-        waiting = [(self._root + folder, True)]
+        waiting = [_in_order(self._root + folder)]
         while waiting:
-            place, is_folder = waiting.pop()
-            with _told_without_paths(), suppress(FileNotFoundError):
-                if not is_folder:
-                    yield ListedBlob(place.removeprefix(self._root), os.stat(place, follow_symlinks=False).st_size)
+            # What went meanwhile, or is no folder any more, holds nothing.
+            with _told_without_paths(), suppress(FileNotFoundError, NotADirectoryError):
+                if (entry := next(waiting[-1], None)) is None:
+                    waiting.pop()
                     continue
-                try:
-                    entries = sorted(os.scandir(place), key=_order, reverse=True)
-                except NotADirectoryError:
+                name = entry.path.removeprefix(self._root)
+                if name == STAGING:
                     continue
-                for entry in entries:
-                    name = entry.path.removeprefix(self._root)
-                    if name == STAGING:
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        if f"{name}/".startswith(prefix) or prefix.startswith(f"{name}/"):
-                            waiting.append((entry.path, True))
-                    elif name.startswith(prefix) and entry.is_file(follow_symlinks=False):
-                        waiting.append((entry.path, False))
+                if entry.is_dir(follow_symlinks=False):
+                    if f"{name}/".startswith(prefix) or prefix.startswith(f"{name}/"):
+                        waiting.append(_in_order(entry.path))
+                elif name.startswith(prefix) and entry.is_file(follow_symlinks=False):
+                    yield ListedBlob(name, entry.stat(follow_symlinks=False).st_size)
 
     def exists(self, path: str) -> bool:
         try:
@@ -253,6 +251,18 @@ def list_containers(address: str) -> Iterator[str]:
     with _told_without_paths(), suppress(FileNotFoundError):
         folders = [entry.name for entry in os.scandir(place or "/") if entry.is_dir(follow_symlinks=False)]
         yield from containers_among(folders, path)
+
+
+def _in_order(folder: str) -> Iterator["os.DirEntry[str]"]:
+    """Give what is in a folder, in the memory of one page; a folder of many pages is read as many times."""
+    last = ""
+    while True:
+        with os.scandir(folder) as entries:
+            page = nsmallest(_PAGE_ENTRIES, (each for each in entries if _order(each) > last), key=_order)
+        yield from page
+        if len(page) < _PAGE_ENTRIES:
+            return
+        last = _order(page[-1])
 
 
 def _order(entry: "os.DirEntry[str]") -> str:

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,8 +28,9 @@ from hypothesis import strategies as st
 from models.blob_facts import BlobFacts
 from models.errors import StoreError
 from models.setting_checks import STORE_OPTIONS
-from tasks import azure_store, s3_store
-from tasks.containers import containers_of, open_container
+from tasks import azure_store, folder_store, s3_store
+from tasks.containers import Account, containers_of, open_container
+from tasks.folder_store import FolderContainer
 from tasks.stores import (
     STAGING,
     BlobExistsError,
@@ -640,6 +643,35 @@ def test_containers_are_listed_in_order(kind: Kind) -> None:
     listed = list(containers_of(kind.address))
     assert listed == sorted(listed)
     assert set(names) <= set(listed)
+
+
+def test_a_long_folder_is_listed_in_order_in_the_memory_of_one_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders stand among the files where their blobs' names belong."""
+    monkeypatch.setattr(folder_store, "_PAGE_ENTRIES", 50)
+    names = [*(f"{number:04}" for number in range(2000)), *(f"{number:04}/a" for number in range(2000, 2120))]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    tracemalloc.start()
+    try:
+        listed = [each.name for each in FolderContainer(tmp_path, "photos").list()]
+        peak = tracemalloc.get_traced_memory()[1] - sum(map(sys.getsizeof, listed))
+    finally:
+        tracemalloc.stop()
+    assert listed == names
+    assert peak < 200 * 2**10
+
+
+def test_an_account_keeps_few_containers_open(tmp_path: Path) -> None:
+    """Those that were used last, each opened once."""
+    account = Account(f"{tmp_path.as_uri()}/{{container}}")
+    first = weakref.ref(account.container("photos"))
+    assert account.container("photos") is first()
+    for number in range(1000):
+        account.container(str(number))
+    assert first() is None
 
 
 @pytest.mark.parametrize("is_path", [False, True])
