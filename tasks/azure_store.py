@@ -265,9 +265,5 @@ class AzureContainer(CloudContainer):
         )
         return str(made["etag"])
 
-    def _read_by_sdk(self, key: str, offset: int, length: int, e_tag: str) -> bytes:
-        data: bytes = self._blob(key).download_blob(offset, length, **if_it_is(e_tag)).readall()
-        return data
-
     def _delete_key(self, key: str, e_tag: str = "") -> None:
         self._blob(key).delete_blob(**if_it_is(e_tag))

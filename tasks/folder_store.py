@@ -22,6 +22,7 @@ from urllib.request import url2pathname
 from models.blob_facts import HEADERS, BlobFacts
 from models.errors import StoreError
 from tasks.stores import (
+    NO_SEGMENTS,
     STAGING,
     BlobExistsError,
     BlobMissingError,
@@ -47,7 +48,6 @@ _PAGE_ENTRIES: Final = 50_000
 """Of a folder that are held at once, 17 MiB of them."""
 
 _T = TypeVar("_T")
-_NO_SEGMENTS: Final = frozenset({"", ".", ".."})
 
 
 @contextmanager
@@ -86,7 +86,7 @@ class FolderContainer(Container):
 
     def list(self, prefix: str = "") -> Iterator[ListedBlob]:
         folder = prefix.rpartition("/")[0]
-        if f"{prefix}/".startswith(f"{STAGING}/") or (folder and not _NO_SEGMENTS.isdisjoint(folder.split("/"))):
+        if f"{prefix}/".startswith(f"{STAGING}/") or (folder and not NO_SEGMENTS.isdisjoint(folder.split("/"))):
             # No blob is called so, and what lies there is not the container's.
             return
         # Depth first, so that whole names come in order, as every other store lists them.
@@ -197,7 +197,7 @@ class FolderContainer(Container):
         except UnicodeEncodeError:
             raise NameRefusedError("the store's folder can hold no file of that name") from None
         # A name that climbs out of the folder, or that the system would read as another.
-        if is_too_long or "\x00" in path or not _NO_SEGMENTS.isdisjoint(segments):
+        if is_too_long or "\x00" in path or not NO_SEGMENTS.isdisjoint(segments):
             raise NameRefusedError("the store's folder can hold no file of that name")
         return self._root + path
 

@@ -251,12 +251,6 @@ class S3Container(CloudContainer):
         )
         return str(made["ETag"])
 
-    def _read_by_sdk(self, key: str, offset: int, length: int, e_tag: str) -> bytes:
-        told = {"IfMatch": e_tag} if e_tag else {}
-        span = f"bytes={offset}-{offset + length - 1}"
-        data: bytes = self._client.get_object(Bucket=self._bucket, Key=key, Range=span, **told)["Body"].read()
-        return data
-
     def _delete_key(self, key: str, e_tag: str = "") -> None:
         told = {}
         if e_tag:

@@ -16,6 +16,8 @@ from models.errors import StoreError
 from models.manifests import BLOCK_BYTES_MAX
 
 STAGING: Final = ".drivepost"
+NO_SEGMENTS: Final = frozenset({"", ".", ".."})
+"""In no name that a manifest can hold; `obstore` and file systems read them as another."""
 
 
 class BlobMissingError(StoreError):

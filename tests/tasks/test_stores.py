@@ -559,7 +559,7 @@ HOSTILE: Final = (
         "a. ",
         "a./b",
     ),
-    *(" a", "a ", "a//b", "/a", "a/", "//", "a&b<c>'\"", "a|b^c`d{e}[f]~", "a@b,c;d!$()*:=", "..a", "a/..b", "C:"),
+    *(" a", "a ", "a&b<c>'\"", "a|b^c`d{e}[f]~", "a@b,c;d!$()*:=", "..a", "a/..b", "C:"),
 )
 letters: Final = st.characters(exclude_categories=["Cs", "Cc"])
 
@@ -584,7 +584,12 @@ def arrives(name: str, kind: Kind) -> None:
     try:
         put(container, name, data)
     except NameRefusedError:
-        assert kind.name == "folder" or {".", ".."} & set(name.split("/")) or "\\" in name or max(name) >= "\ufffe"
+        assert (
+            kind.name == "folder"
+            or {"", ".", ".."} & set(name.split("/"))
+            or "\\" in name
+            or max(name) >= "\ufffe"
+        )
         return
     except BlobExistsError:
         raise AssertionError(name) from None
@@ -605,7 +610,8 @@ def arrives(name: str, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a\nb", "a\x00b", "a\x7fb", "\ud800", ".", "..", "a/../../b", "./a", "a" * 1025]
+    "name",
+    ["", "a//b", "/a", "a/", "a\nb", "a\x00b", "a\x7fb", "\ud800", ".", "..", "a/../../b", "./a", "a" * 1025],
 )
 def test_a_name_that_no_store_holds_is_refused_by_all(name: str, kind: Kind) -> None:
     """Whatever is asked for; nothing outside the container is touched."""
@@ -734,7 +740,6 @@ def acts_on(container: Container) -> list[Callable[[], object]]:
     part = [Part(0, 0, 1)]
     return [
         lambda: put(container, "Ada Quince"),
-        lambda: put(container, "Ada//Quince"),
         lambda: container.exists("Ada Quince"),
         lambda: container.stat("Ada Quince"),
         lambda: container.read("Ada Quince", 0, 1),
