@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from models.blob_facts import HEADERS, BlobFacts
+from models.drive_files import read_piece
 from models.errors import StoreError
 from tasks.stores import (
     NO_SEGMENTS,
@@ -130,7 +131,7 @@ class FolderContainer(Container):
         with _told_without_paths(), _opened(self._place(path), os.O_RDONLY) as file:
             if e_tag and _e_tag(os.fstat(file)) != e_tag:
                 raise FileNotFoundError
-            return _read_whole(file, length, offset)
+            return read_piece(file, offset, length)
 
     def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> str:
         place, laid = self._place(path), self._aside(aside)
@@ -223,7 +224,7 @@ class _FolderUpload(Upload):
         with _told_without_paths():
             if (
                 part.offset + part.length <= self._bytes_before
-                and _read_whole(self._file, part.length, part.offset) == data
+                and read_piece(self._file, part.offset, part.length) == data
             ):
                 return False
             _write_whole(self._file, data, part.offset)
@@ -231,7 +232,7 @@ class _FolderUpload(Upload):
 
     def read(self, part: Part) -> bytes | None:
         with _told_without_paths():
-            return _read_whole(self._file, part.length, part.offset)
+            return read_piece(self._file, part.offset, part.length)
 
     def commit(self, facts: BlobFacts, *, overwrite: bool) -> str:
         with _told_without_paths():
@@ -299,13 +300,6 @@ def _making_folders(place: str, act: Callable[[], _T]) -> _T:
         with suppress(FileNotFoundError):
             os.makedirs(os.path.dirname(place), exist_ok=True)
     return act()
-
-
-def _read_whole(file: int, length: int, offset: int) -> bytes:
-    data = os.pread(file, length, offset)
-    while len(data) < length and (more := os.pread(file, length - len(data), offset + len(data))):
-        data += more
-    return data
 
 
 def _write_whole(file: int, data: bytes, offset: int) -> None:

@@ -231,9 +231,6 @@ class S3Container(CloudContainer):
 
     # -- by the SDK ------------------------------------------------------------------------------------
 
-    def _is_too_long(self, key: str) -> bool:
-        return len(key.encode(errors="replace")) > 1024
-
     def _make_container(self) -> None:
         elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": self._region}}
         with suppress(self._client.exceptions.BucketAlreadyOwnedByYou):
