@@ -168,7 +168,7 @@ class DriveFilling:
         at_once = self._limits.requests_at_once
         self._record()
         with ThreadPoolExecutor(at_once, "drivepost-pieces") as pieces, ThreadPoolExecutor(at_once) as blobs:
-            reading = BlobReading(self._folder, self._way, pieces)
+            reading = BlobReading(self._folder, self._way, pieces, self._limits.reads_back)
             try:
                 for entry in self._journal.waiting():
                     while len(self._under_way) >= 2 * at_once:

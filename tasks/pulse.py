@@ -35,7 +35,8 @@ class CopyLimits:
         requests_at_once: how many requests to the store are under way at once.
         memory_bytes: what was read and is not written yet, or was read back, at most; a single piece larger
             than that is held alone.
-        reads_back: whether what the store holds is compared with the manifest before a blob counts.
+        reads_back: whether what the store, or the drive of an export, holds is read again and compared before
+            a blob counts.
     """
 
     lease_seconds: float

@@ -530,6 +530,27 @@ def test_content_that_has_not_the_md5_of_its_blob_is_told_of_and_kept() -> None:
     assert read_properties(all_files_of()["data/bad.properties"]) == BlobFacts(content_type="a/b")
 
 
+@pytest.mark.parametrize("reads_back", [True, False])
+def test_what_a_drive_does_not_give_back_as_it_was_written_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, reads_back: bool
+) -> None:
+    """And does not come to the drive; without reading it back nobody knows."""
+    fill_store({"data/a": b"a" * 100, "data/b": b"b" * 100})
+    to_disk = export_reading._to_disk
+
+    def spoiling(file: int) -> None:
+        if os.fstat(file).st_size == 100 and Path(f"/proc/self/fd/{file}").resolve().name == "1":
+            os.pwrite(file, b"!", 50)
+        to_disk(file)
+
+    monkeypatch.setattr(export_reading, "_to_disk", spoiling)
+    monkeypatch.setenv("DRIVEPOST_COPY_READS_BACK", str(reads_back))
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert reports(job_id) == ({"data/b": BlobStatus.IO_FAILED} if reads_back else {})
+    assert list(files_of()) == (["data/a"] if reads_back else ["data/a", "data/b"])
+
+
 def test_metadata_that_no_file_can_hold_is_told_of() -> None:
     """The blob comes without it."""
     fill_store({"data/a": b"1"}, BlobFacts(metadata={"no xml name": "x"}))
