@@ -23,15 +23,13 @@ from tasks.blob_files import BlobFailedError
 from tasks.containers import Account
 from tasks.export_journal import ExportJournal, Written, told_of
 from tasks.export_listing import Found
-from tasks.export_reading import BlobReading, DriveFullError, Errand
+from tasks.export_reading import RESERVE_BYTES, BlobReading, DriveFullError, Errand
 from tasks.plans import Plan
 from tasks.pulse import Pulse
 from tasks.stores import Container, refused_as
 from tasks.way import Way
 
 _RECORD_SECONDS: Final = 1.0
-_RESERVE_BYTES: Final = 16 * 2**20
-"""Left free for folders and what a file system needs for itself."""
 _ENTRY_BYTES: Final = 4096
 _PIECE_ENTRY_BYTES: Final = 256
 """What a blob, and each piece of it, takes at most in manifest and journal."""
@@ -57,7 +55,7 @@ class Room:
             DriveError: it cannot be looked at.
         """
         with told_of(drive):
-            return cls(shutil.disk_usage(drive).free - _RESERVE_BYTES, os.statvfs(drive).f_frsize)
+            return cls(shutil.disk_usage(drive).free - RESERVE_BYTES, os.statvfs(drive).f_frsize)
 
     def needed(self, length: int) -> int:
         """Tell what a blob of this length takes, with its properties and metadata files and its entries, bytes.

@@ -7,6 +7,7 @@ lets it go on, or ends it.
 import errno
 import hashlib
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -25,6 +26,9 @@ from tasks.blob_files import BlobFailedError, md5_of
 from tasks.export_journal import WORKING, Entry, Written
 from tasks.stores import BlobMissingError, Container, StoredBlob
 from tasks.way import Way
+
+RESERVE_BYTES: Final = 16 * 2**20
+"""Left free for journal, manifest and folders, and what a file system needs for itself."""
 
 _TRIES: Final = 3
 _ZEROS: Final = bytes(BLOCK_BYTES_MAX)
@@ -158,6 +162,9 @@ class BlobReading:
                 if stored.is_page_blob and data == _ZEROS[: len(data)]:
                     continue
                 self.way.require_open()
+                # To the last byte it would fail as a whole, since its journal could not be written either.
+                if shutil.disk_usage(self.drive).free < RESERVE_BYTES + len(data):
+                    raise OSError(errno.ENOSPC, "the drive is full")
                 file.seek(offset)
                 file.write(data)
                 pieces.append((offset, len(data), md5_of(data)))

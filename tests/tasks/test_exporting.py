@@ -1026,6 +1026,17 @@ def test_a_drive_that_is_full_although_planned_leaves_no_part_and_lists_the_rest
     assert drive.copy_status is DriveStatus.COMPLETED_WITH_ERRORS
 
 
+def test_the_last_bytes_of_a_drive_are_left_for_its_journal_and_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others filled it since its plan was made."""
+    fill_store({"data/a": b"a", "data/b": b"b"})
+    monkeypatch.setattr(export_reading, "RESERVE_BYTES", 2**60)
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert listed_on() == {}
+    assert drive_of(job_id).copy_status is DriveStatus.COMPLETED_WITH_ERRORS
+    assert incomplete() == ("data/a", "data/b")
+
+
 def test_what_a_full_drive_does_not_take_comes_to_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what came to the full one from behind it in the list: nothing lies on two drives, nothing on none."""
     blobs = {f"data/{name}": bytes(100) for name in "abcdef"}
