@@ -2,7 +2,8 @@
 
 The MD5 of a whole blob: of a blob put at once it goes along as metadata `md5chksum`, as rclone has it, in the same
 request. The metadata of a blob of several parts is fixed before its MD5 is known, so there it is a tag
-`content-md5` set afterwards; a store without tags, or one that does not let us set them, still holds the blob.
+`content-md5` set afterwards; a store without tags, or one that does not let us set them, still holds the blob, and
+so does one where our process was killed between the two.
 """
 
 import hashlib
