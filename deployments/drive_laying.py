@@ -1,8 +1,8 @@
 """One drive laid out: its files copied, each byte read once, and the manifest written last.
 
 A drive with a `DriveManifest.xml` is a drive that is done: an earlier manifest goes before the first file is
-copied, the new one has its name only when it is whole. What is finished stands in the journal, so that a run cut
-short goes on with the file it was in.
+copied, the new one has its name only when it is whole. What is finished and on the disk stands in the journal, so
+that a run cut short goes on there.
 """
 
 import hashlib
@@ -145,7 +145,7 @@ def _finished(share: Share) -> PreparedDrive:
                 writer.add(blob)
                 bytes_total += blob.length
         manifest.flush()
-        _settle()
+        share.journal.settle()
     with (root / MANIFEST_NAME).open("rb") as manifest:
         manifest_hash = hashlib.file_digest(manifest, _md5).hexdigest().upper()
     return PreparedDrive(
@@ -166,11 +166,6 @@ def _blobs(share: Share) -> Iterable[Blob]:
             metadata=file.metadata.file if file.metadata else None,
             properties=file.properties.file if file.properties else None,
         )
-
-
-def _settle() -> None:
-    """Have everything really on the disk, before a manifest says that it is."""
-    os.sync()
 
 
 def _require_no_links(folder: Path, root: Path) -> None:

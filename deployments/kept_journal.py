@@ -1,8 +1,9 @@
 """The journal of prepare-drive, kept in a file on the drive until all drives of the run are done."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Final, Self
 
 from models.drive_journals import (
     JOURNAL_NAME,
@@ -13,6 +14,10 @@ from models.drive_journals import (
     read_entry,
     read_head,
 )
+
+_WAITING_MAX: Final = 256
+_WAITING_BYTES_MAX: Final = 256 * 2**20
+"""What a process that is killed may have to copy again; one flush for each file would take ten times as long."""
 
 
 class KeptJournal:
@@ -31,6 +36,7 @@ class KeptJournal:
     def __init__(self, root: Path) -> None:
         self._path = root / JOURNAL_NAME
         self._places: dict[str, int] = {}
+        self._waiting: dict[str, JournalEntry] = {}
         self._stream: BinaryIO | None = None
         self.head: JournalHead | None = None
         """None where there is no journal yet."""
@@ -45,7 +51,10 @@ class KeptJournal:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Write down what is finished, as well as can be, and let go of the file."""
+        if self._waiting:
+            with suppress(OSError):
+                self.settle()
         if self._stream:
             self._stream.close()
 
@@ -82,22 +91,37 @@ class KeptJournal:
 
     def find(self, file_path: str) -> JournalEntry | None:
         """Read the entry of a file that was finished."""
+        if file_path in self._waiting:
+            return self._waiting[file_path]
         if self._stream is None or file_path not in self._places:
             return None
         self._stream.seek(self._places[file_path])
         return read_entry(self._stream)
 
     def add(self, entry: JournalEntry) -> None:
-        """Write down that a file is finished."""
+        """Take a file for finished; it is written down with others, once all of them are on the disk."""
+        self._waiting[entry.blob.file_path] = entry
+        bytes_waiting = sum(each.blob.length for each in self._waiting.values())
+        if len(self._waiting) >= _WAITING_MAX or bytes_waiting >= _WAITING_BYTES_MAX:
+            self.settle()
+
+    def settle(self) -> None:
+        """Have everything really on the disk, and then write down that it is: the power may go, or the drive."""
         if self._stream is None:
             raise ValueError("the journal was not begun")
+        _to_disk()
         self._stream.seek(self._end)
-        add_entry(self._stream, entry)
-        self._places[entry.blob.file_path] = self._end
-        self._end = self._stream.tell()
+        for file_path, entry in self._waiting.items():
+            add_entry(self._stream, entry)
+            self._places[file_path], self._end = self._end, self._stream.tell()
+        self._waiting.clear()
 
     def remove(self) -> None:
         """Take the journal off the drive; harmless when there is none."""
         self.close()
         with suppress(FileNotFoundError):
             self._path.unlink()
+
+
+def _to_disk() -> None:
+    os.sync()

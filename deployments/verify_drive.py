@@ -22,7 +22,7 @@ from rich.console import Console
 from deployments.own_terminal import byte_bar, refuse, refusing, shown
 from deployments.posted_files import MANIFEST_NAME
 from models.blob_facts import FACTS_BYTES_MAX, read_metadata, read_properties
-from models.drive_files import find_file
+from models.drive_files import find_file, read_piece
 from models.drives import serial
 from models.errors import ManifestError
 from models.manifest_reader import ManifestSummary, check_manifest, iterate_blobs
@@ -253,7 +253,7 @@ class _Check:
                     # What was just written is still in memory, and it is the drive that is asked.
                     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
                 for piece in (blob.blocks or blob.page_ranges)[begin : begin + _PIECES]:
-                    data = _read(file, piece.offset, piece.length)
+                    data = read_piece(file, piece.offset, piece.length)
                     checked.bytes_read += len(data)
                     if _md5(data).hexdigest().upper() != piece.hash:
                         checked.bad.append(piece)
@@ -267,7 +267,7 @@ class _Check:
         """Tell what is wrong with a metadata or properties file; empty if nothing is."""
         try:
             with _opened(self._drive, attached.path) as file:
-                data = _read(file, 0, FACTS_BYTES_MAX + 1)
+                data = read_piece(file, 0, FACTS_BYTES_MAX + 1)
             if len(data) <= FACTS_BYTES_MAX and _md5(data).hexdigest().upper() != attached.hash:
                 return "it is not as listed: its MD5 is another"
             if is_metadata:
@@ -301,14 +301,6 @@ def _opened(drive: Path, path: str) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
-
-
-def _read(file: int, offset: int, length: int) -> bytes:
-    """Read a piece; less only at the file's end."""
-    data = os.pread(file, length, offset)
-    while len(data) < length and (more := os.pread(file, length - len(data), offset + len(data))):
-        data += more
-    return data
 
 
 def _md5(data: bytes = b"") -> "hashlib._Hash":

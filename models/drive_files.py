@@ -1,5 +1,6 @@
 """Files on a drive, found by the paths that manifests and jobs give; nothing outside a drive is ever found."""
 
+import os
 from pathlib import Path
 
 
@@ -29,6 +30,14 @@ def find_folder(drive: Path, path: str) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError
     return folder
+
+
+def read_piece(file: int, offset: int, length: int) -> bytes:
+    """Read a piece of a file, in bytes; less only at its end."""
+    data = os.pread(file, length, offset)
+    while len(data) < length and (more := os.pread(file, length - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 def _find(drive: Path, path: str) -> Path:

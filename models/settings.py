@@ -104,7 +104,8 @@ class _Fields(BaseSettings):
     )
     copy_reads_back: bool = Field(
         default=True,
-        description="Whether a copy reads each blob back from the store and compares it before it counts.",
+        description="Whether each blob is read back from the store, or an export's drive, and compared before "
+        "it counts.",
     )
     copies_at_once_max: int = Field(
         default=2, ge=1, le=64, description="Copies that advance-jobs has under way at once."

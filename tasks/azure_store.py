@@ -48,12 +48,11 @@ from tasks.cloud_stores import (
 )
 from tasks.stores import (
     STAGING,
-    BlobExistsError,
-    BlobMissingError,
     ListedBlob,
     Part,
     StoredBlob,
     Upload,
+    containers_among,
 )
 
 _METADATA_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -116,13 +115,13 @@ def list_containers(address: str, options: Mapping[str, str]) -> Iterator[str]:
     place = _Place.of(address, options)
     with told_without_names():
         service = _service(place.endpoint, options.get("account_key", ""), options.get("sas_token", ""))
-        if place.container == "{container}":
+        if "{container}" in place.container:
             names = [found.name for found in service.list_containers()]
         else:
             base = place.prefix.partition("{container}")[0]
             found = service.get_container_client(place.container).walk_blobs(base, delimiter="/")
-            names = [each.name.removeprefix(base)[:-1] for each in found if each.name.endswith("/")]
-    yield from sorted(name for name in names if name and name != STAGING)
+            names = [each.name.split("/")[-2] for each in found if each.name.endswith("/")]
+    yield from containers_among(names, f"{place.container}/{place.prefix}")
 
 
 @cache
@@ -231,16 +230,10 @@ class AzureContainer(CloudContainer):
         )
 
     def drop(self, path: str, handle: str) -> None:
+        # Of blocks nothing: they would go only with a blob of that name, which might stay if we were cut then.
+        # Nobody sees them, and the store itself removes them after a week.
         if handle.startswith(PAGES):
             self.delete(f"{STAGING}/{handle.removeprefix(PAGES)}")
-            return
-        blob = self._blob(self._key(path))
-        # The store has no call for it: what was not committed goes with the blob of that name, and one that is
-        # there already is somebody's; the store itself then removes the blocks after a week.
-        if staged_blocks(blob):
-            with suppress(BlobExistsError, BlobMissingError), told_without_names():
-                made = blob.commit_block_list([], **unless_there(overwrite=False))
-                blob.delete_blob(**if_it_is(str(made["etag"])))
 
     # -- by the SDK ------------------------------------------------------------------------------------
 
@@ -271,10 +264,6 @@ class AzureContainer(CloudContainer):
             **unless_there(overwrite=overwrite),
         )
         return str(made["etag"])
-
-    def _read_by_sdk(self, key: str, offset: int, length: int, e_tag: str) -> bytes:
-        data: bytes = self._blob(key).download_blob(offset, length, **if_it_is(e_tag)).readall()
-        return data
 
     def _delete_key(self, key: str, e_tag: str = "") -> None:
         self._blob(key).delete_blob(**if_it_is(e_tag))

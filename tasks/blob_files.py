@@ -87,12 +87,14 @@ class DriveFiles:
         """Open a blob's file; nothing outside the drive is ever read.
 
         Raises:
-            BlobFailedError: there is no such file, it is longer than its blob, or it cannot be opened.
+            BlobFailedError: there is no such file, it is longer than its blob, or it cannot be opened; or it is
+                shorter than its page blob, whose ranges need not tell.
             DriveError: the drive was taken out.
         """
         file = self._open(blob.file_path)
         try:
-            if os.fstat(file).st_size > blob.length:
+            length = os.fstat(file).st_size
+            if length > blob.length or (blob.is_page_blob and length < blob.length):
                 raise BlobFailedError(BlobStatus.FAILED)
             yield file
         finally:

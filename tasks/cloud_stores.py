@@ -17,6 +17,7 @@ from obstore.store import ObjectStore
 from models.blob_facts import HEADERS, BlobFacts
 from models.errors import StoreError
 from tasks.stores import (
+    NO_SEGMENTS,
     STAGING,
     BlobExistsError,
     BlobMissingError,
@@ -115,8 +116,6 @@ class _BeyondEndError(StoreError):
 class CloudContainer(Container):
     """A container behind HTTP.
 
-    Names that `obstore` would change or refuse (an empty segment, as in `a//b` or `/a`) go through the SDK.
-
     Args:
         name: the container's name.
         prefix: what stands before every blob's name in the store's own container; empty, or ends with a slash.
@@ -149,10 +148,6 @@ class CloudContainer(Container):
         """Write a blob in one request; tells its ETag."""
 
     @abstractmethod
-    def _read_by_sdk(self, key: str, offset: int, length: int, e_tag: str) -> bytes:
-        """Read a piece of a blob."""
-
-    @abstractmethod
     def _delete_key(self, key: str, e_tag: str = "") -> None:
         """Remove a blob; harmless when there is none, or another than the `e_tag` says."""
 
@@ -175,9 +170,6 @@ class CloudContainer(Container):
     def exists(self, path: str) -> bool:
         key = self._key(path)
         try:
-            if not _is_plain(key):
-                self.stat(path)
-                return True
             with told_without_names():
                 obstore.head(self._store, key)
         except BlobMissingError:
@@ -188,8 +180,6 @@ class CloudContainer(Container):
         key = self._key(path)
         try:
             with told_without_names():
-                if not _is_plain(key):
-                    return self._read_by_sdk(key, offset, length, e_tag)
                 options: Any = {"range": (offset, offset + length), **({"if_match": e_tag} if e_tag else {})}
                 return bytes(obstore.get(self._store, key, options=options).bytes())
         except _BeyondEndError:
@@ -203,7 +193,7 @@ class CloudContainer(Container):
         attributes = self._attributes(facts)
 
         def put() -> str:
-            if not _is_plain(key) or attributes is None:
+            if attributes is None:
                 return self._put_by_sdk(key, data, facts, overwrite=overwrite)
             mode: Any = "overwrite" if overwrite else "create"
             put = obstore.put(self._store, key, data, attributes=attributes, mode=mode, use_multipart=False)
@@ -240,12 +230,10 @@ class CloudContainer(Container):
     def _key(self, path: str) -> str:
         """Make a blob's whole name, which arrives in the store as it is."""
         key = self._prefix + path
-        segments = path.split("/")
         if (
-            not path
-            or self._is_too_long(key)
+            self._is_too_long(key)
             or any(unicodedata.category(letter) in {"Cc", "Cs"} or letter in "\ufffe\uffff" for letter in path)
-            or not {".", ".."}.isdisjoint(segments)
+            or not NO_SEGMENTS.isdisjoint(key.split("/"))
         ):
             raise NameRefusedError("the store can hold no blob of that name")
         return key
@@ -277,7 +265,3 @@ class CloudContainer(Container):
             return None
         told = {HEADERS[name]: value for name in HEADERS if (value := getattr(facts, name))}
         return {**told, **facts.metadata}
-
-
-def _is_plain(key: str) -> bool:
-    return "" not in key.split("/")

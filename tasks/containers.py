@@ -6,6 +6,7 @@ else, from Settings or the environment.
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from tasks.stores import Container
 
 _S3: Final = "s3"
 _FOLDER: Final = "file"
+_OPENED_MAX: Final = 128
+"""Each takes up to 0.14 MiB."""
 
 
 def open_container(address: str, name: str) -> Container:
@@ -45,7 +48,7 @@ def open_container(address: str, name: str) -> Container:
 
 
 class Account:
-    """The containers of one storage account, each opened once.
+    """The containers of one storage account; those that were used last stay open.
 
     Args:
         address: the storage account's store address, with `{container}` still open.
@@ -53,7 +56,7 @@ class Account:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._opened: dict[str, Container] = {}
+        self._open = lru_cache(_OPENED_MAX)(partial(open_container, address))
 
     def container(self, name: str) -> Container:
         """Open a container.
@@ -61,9 +64,7 @@ class Account:
         Raises:
             StoreError: as `open_container`.
         """
-        if name not in self._opened:
-            self._opened[name] = open_container(self.address, name)
-        return self._opened[name]
+        return self._open(name)
 
 
 class WrittenAccount(Account):

@@ -23,15 +23,13 @@ from tasks.blob_files import BlobFailedError
 from tasks.containers import Account
 from tasks.export_journal import ExportJournal, Written, told_of
 from tasks.export_listing import Found
-from tasks.export_reading import BlobReading, DriveFullError, Errand
+from tasks.export_reading import RESERVE_BYTES, BlobReading, DriveFullError, Errand
 from tasks.plans import Plan
 from tasks.pulse import Pulse
 from tasks.stores import Container, refused_as
 from tasks.way import Way
 
 _RECORD_SECONDS: Final = 1.0
-_RESERVE_BYTES: Final = 16 * 2**20
-"""Left free for folders and what a file system needs for itself."""
 _ENTRY_BYTES: Final = 4096
 _PIECE_ENTRY_BYTES: Final = 256
 """What a blob, and each piece of it, takes at most in manifest and journal."""
@@ -57,10 +55,13 @@ class Room:
             DriveError: it cannot be looked at.
         """
         with told_of(drive):
-            return cls(shutil.disk_usage(drive).free - _RESERVE_BYTES, os.statvfs(drive).f_frsize)
+            return cls(shutil.disk_usage(drive).free - RESERVE_BYTES, os.statvfs(drive).f_frsize)
 
     def needed(self, length: int) -> int:
-        """Tell what a blob of this length takes, with its properties and metadata files and its entries, bytes."""
+        """Tell what a blob of this length takes, with its properties and metadata files and its entries, bytes.
+
+        Those files are taken as one cluster each: of few blobs they are longer, and a list does not tell of which.
+        """
         files = (length, 1, 1)
         clusters = sum(-(-each // self.cluster) * self.cluster for each in files)
         return clusters + _ENTRY_BYTES + -(-length // BLOCK_BYTES_MAX) * _PIECE_ENTRY_BYTES
@@ -72,24 +73,36 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """One drive that is being filled: the job, the drive's number in it, and its journal."""
+    """One drive that is being filled.
+
+    Attributes:
+        job_id: the job.
+        number: the drive's in it.
+        journal: of the drive.
+        later: room of the drives that come after it.
+    """
 
     job_id: UUID
     number: int
     journal: ExportJournal
+    later: Sequence[Room]
+
+    def fits_later(self, length: int) -> bool:
+        """Tell whether a later drive has room for a blob of this length."""
+        return any(room.has_for(length) for room in self.later)
 
 
-def plan_drive(journal: ExportJournal, found: Iterable[Found], room: Room, later: Sequence[Room]) -> None:
+def plan_drive(filled: Filled, found: Iterable[Found], room: Room) -> None:
     """Settle what goes to a drive, in order, until a blob fits on a later drive alone.
 
     What fits neither here nor later is left out, and so is what cannot be exported at all; the journal says so.
 
     Args:
-        journal: of the drive; all of the plan is written there or nothing.
+        filled: the drive; all of the plan is written to its journal or nothing.
         found: the blobs that are to be exported and went to no drive before.
         room: of this drive.
-        later: of the drives that come after it.
     """
+    journal = filled.journal
     with journal.planning():
         for each in found:
             if each.status is not None:
@@ -98,7 +111,7 @@ def plan_drive(journal: ExportJournal, found: Iterable[Found], room: Room, later
                 folders_before = journal.folders
                 journal.plan(each.path, each.length)
                 room.free -= room.needed(each.length) + room.cluster * (journal.folders - folders_before)
-            elif any(drive.has_for(each.length) for drive in later):
+            elif filled.fits_later(each.length):
                 return
             else:
                 journal.leave(each.path, each.length, BlobStatus.FAILED)
@@ -133,12 +146,16 @@ class DriveFilling:
         self._way = Way(self._limits.memory_bytes, pulse.is_fresh)
         self._under_way: dict[Future[Written], Errand] = {}
         self._last_record = time.monotonic()
+        self._for_later: list[int] = []
+        self._count()
+
+    def _count(self) -> None:
         self._total = self._journal.total()[1]
         self._done = self._journal.total("status IS NOT NULL")[0]
         self._bytes = self._journal.total("written IS NOT NULL")[1]
 
     def fill(self) -> None:
-        """Copy every blob of the journal that is not over yet.
+        """Copy every blob of the journal that is not over yet, or until one finds the drive full.
 
         Raises:
             CopyCancelledError: a cancel was heard; how far it came is recorded.
@@ -149,11 +166,13 @@ class DriveFilling:
         at_once = self._limits.requests_at_once
         self._record()
         with ThreadPoolExecutor(at_once, "drivepost-pieces") as pieces, ThreadPoolExecutor(at_once) as blobs:
-            reading = BlobReading(self._folder, self._way, pieces)
+            reading = BlobReading(self._folder, self._way, pieces, self._limits.reads_back)
             try:
                 for entry in self._journal.waiting():
                     while len(self._under_way) >= 2 * at_once:
                         self._hear()
+                    if self._for_later:
+                        break
                     container, name = split_blob_path(entry.path)
                     errand = Errand(entry, self._account.container(container), name)
                     self._under_way[blobs.submit(reading.fetch, errand)] = errand
@@ -171,6 +190,11 @@ class DriveFilling:
             finally:
                 self._way.stop()
         self._record()
+        if self._for_later:
+            # Also what came to this drive from behind it: each drive goes on in the list where one ended.
+            self._journal.cut(min(self._for_later))
+            self._count()
+            self._record()
 
     def _hear(self) -> None:
         """Wait for a thread to come to an end, for as long as nothing else is due."""
@@ -185,8 +209,11 @@ class DriveFilling:
         try:
             written = future.result()
         except DriveFullError:
-            self._journal.leave_out(entry.number)
-            self._total -= entry.length
+            if self._filled.fits_later(entry.length):
+                self._for_later.append(entry.number)
+            else:
+                self._journal.leave_out(entry.number)
+                self._total -= entry.length
             return
         except BlobFailedError as failure:
             status = failure.status

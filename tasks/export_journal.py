@@ -103,6 +103,13 @@ class Entry:
             is_page_blob=written.is_page_blob,
         )
 
+    def files(self) -> Iterator[str]:
+        """Name what lies on the drive, of a blob that does."""
+        yield self.file
+        for kind in ("properties", "metadata"):
+            if attached := getattr(self.written, kind):
+                yield attached[0]
+
     def logged(self) -> LoggedBlob:
         """Make its entry of the copy log."""
         told = LoggedBlob(self.path, self.file, self.length, self.status or BlobStatus.FAILED)
@@ -277,6 +284,17 @@ class ExportJournal:
         """Write down that a blob that was planned does not come to this drive, for want of room."""
         with told_of(self._drive):
             self._db.execute("UPDATE blob SET status = ?, file = '' WHERE number = ?", (BlobStatus.FAILED, number))
+
+    def cut(self, first: int) -> None:
+        """Let no blob from this number on come to this drive, and remove what came of them."""
+        written = list(self.entries(f"number >= {first} AND written IS NOT NULL"))
+        with told_of(self._drive):
+            # Cut anywhere, even by the power's end, no file is gone that the journal still has as written.
+            self._db.execute("UPDATE blob SET status = NULL, written = NULL WHERE number >= ?", (first,))
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            for file in (file for entry in written for file in entry.files()):
+                (self._drive / file.replace("\\", "/")).unlink(missing_ok=True)
+            self._db.execute("DELETE FROM blob WHERE number >= ?", (first,))
 
     def entries(self, where: str = "TRUE") -> Iterator[Entry]:
         """Give the blobs in their order, such as `where` chooses: a condition of ours on the table's columns."""

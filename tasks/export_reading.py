@@ -7,8 +7,9 @@ lets it go on, or ends it.
 import errno
 import hashlib
 import os
+import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,12 +19,16 @@ from typing import Final
 
 from models.blob_facts import write_metadata, write_properties
 from models.copy_logs import BlobStatus
+from models.drive_files import read_piece
 from models.errors import DriveError, ManifestError
 from models.manifests import BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES, PAGE_RANGES_MAX
 from tasks.blob_files import BlobFailedError, md5_of
 from tasks.export_journal import WORKING, Entry, Written
 from tasks.stores import BlobMissingError, Container, StoredBlob
 from tasks.way import Way
+
+RESERVE_BYTES: Final = 16 * 2**20
+"""Left free for journal, manifest and folders, and what a file system needs for itself."""
 
 _TRIES: Final = 3
 _ZEROS: Final = bytes(BLOCK_BYTES_MAX)
@@ -75,11 +80,13 @@ class BlobReading:
         drive: where it is mounted.
         way: lets it go on.
         pool: where pieces are asked for.
+        reads_back: whether what was written is read from the drive again, and compared.
     """
 
     drive: Path
     way: Way
     pool: Executor
+    reads_back: bool
 
     def fetch(self, errand: Errand) -> Written:
         """Bring one blob onto the drive under the name settled for it; nobody ever sees a part of it there.
@@ -121,6 +128,7 @@ class BlobReading:
             pieces, is_as_stored = self._write(laid, errand, stored)
             if not stored.e_tag:
                 _require_same(errand, stored)
+            self._require_as_written(laid, pieces)
             attached = {
                 kind: (unfinished.enter_context(self._laid(errand.entry, f".{kind}", data)), md5_of(data))
                 for kind, data in _facts_of(stored, is_as_stored=is_as_stored)
@@ -154,12 +162,26 @@ class BlobReading:
                 if stored.is_page_blob and data == _ZEROS[: len(data)]:
                     continue
                 self.way.require_open()
+                # To the last byte it would fail as a whole, since its journal could not be written either.
+                if shutil.disk_usage(self.drive).free < RESERVE_BYTES + len(data):
+                    raise OSError(errno.ENOSPC, "the drive is full")
                 file.seek(offset)
                 file.write(data)
                 pieces.append((offset, len(data), md5_of(data)))
             file.truncate(stored.length)
             _to_disk(file.fileno())
         return pieces, told in {None, whole.digest()}
+
+    def _require_as_written(self, laid: Path, pieces: Iterable[tuple[int, int, str]]) -> None:
+        if not self.reads_back:
+            return
+        with laid.open("rb") as file:
+            # What was just written is still in memory, and it is the drive that is asked.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            for offset, length, digest in pieces:
+                with self.way.room_for(length):
+                    if md5_of(read_piece(file.fileno(), offset, length)) != digest:
+                        raise OSError(errno.EIO, "the drive gives back something else")
 
     # -- the store -------------------------------------------------------------------------------------
 
@@ -207,6 +229,7 @@ class BlobReading:
                 stream.write(data)
                 stream.flush()
                 _to_disk(stream.fileno())
+            self._require_as_written(laid, [(0, len(data), md5_of(data))])
             yield laid
 
     def _name(self, laid: Path, file: str) -> None:

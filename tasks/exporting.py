@@ -87,9 +87,9 @@ class DriveExporting(DriveCopying):
             return session.get_one(Drive, (self.job_id, self.number))
 
     def _export(self, journal: ExportJournal, folder: Path, bay: Path, pulse: Pulse) -> None:
+        filled = Filled(self.job_id, self.number, journal, self._later(bay))
         if not journal.is_planned:
-            self._plan(journal, folder, bay, pulse)
-        filled = Filled(self.job_id, self.number, journal)
+            self._plan(filled, folder, pulse)
         with Progress(self.job_id) as progress:
 
             def tell(bytes_done: int, bytes_total: int) -> None:
@@ -112,24 +112,27 @@ class DriveExporting(DriveCopying):
 
     # -- what goes to this drive -----------------------------------------------------------------------
 
-    def _plan(self, journal: ExportJournal, folder: Path, bay: Path, pulse: Pulse) -> None:
+    def _plan(self, filled: Filled, folder: Path, pulse: Pulse) -> None:
         with reading() as session:
             job = session.get_one(Job, self.job_id)
-            # Drives that were begun have plans of their own.
+            last = _last_seen_to(session, self.job_id)
+        plan_drive(filled, _listing(job, self.store_address, pulse).after(last), Room.on(folder))
+
+    def _later(self, bay: Path) -> list[Room]:
+        """Look at the drives that were not begun; those that were have plans of their own."""
+        with reading() as session:
             waiting = [
                 serial(drive.drive_id)
                 for drive in drives_of(session, self.job_id)
                 if drive.number != self.number and drive.state is DriveState.RECEIVED
             ]
-            last = _last_seen_to(session, self.job_id)
         mounted = mounted_in(bay)
         later = []
         for name in waiting:
             # What is wrong with another drive ends that one, when its turn comes.
             with suppress(DriveError, KeyError):
                 later.append(Room.on(mounted[name]))
-        found = _listing(job, self.store_address, pulse).after(last)
-        plan_drive(journal, found, Room.on(folder), later)
+        return later
 
     # -- what is told of it ----------------------------------------------------------------------------
 

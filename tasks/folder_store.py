@@ -13,14 +13,17 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from heapq import nsmallest
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from models.blob_facts import HEADERS, BlobFacts
+from models.drive_files import read_piece
 from models.errors import StoreError
 from tasks.stores import (
+    NO_SEGMENTS,
     STAGING,
     BlobExistsError,
     BlobMissingError,
@@ -32,6 +35,7 @@ from tasks.stores import (
     Part,
     StoredBlob,
     Upload,
+    containers_among,
 )
 
 _ATTRIBUTE: Final = "user.drivepost"
@@ -41,9 +45,10 @@ _NO_SUCH_NAME: Final = frozenset(
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _SEGMENT_BYTES_MAX: Final = 255
 _TRIES: Final = 5
+_PAGE_ENTRIES: Final = 50_000
+"""Of a folder that are held at once, 17 MiB of them."""
 
 _T = TypeVar("_T")
-_NO_SEGMENTS: Final = frozenset({"", ".", ".."})
 
 
 @contextmanager
@@ -82,30 +87,25 @@ class FolderContainer(Container):
 
     def list(self, prefix: str = "") -> Iterator[ListedBlob]:
         folder = prefix.rpartition("/")[0]
-        if f"{prefix}/".startswith(f"{STAGING}/") or (folder and not _NO_SEGMENTS.isdisjoint(folder.split("/"))):
+        if f"{prefix}/".startswith(f"{STAGING}/") or (folder and not NO_SEGMENTS.isdisjoint(folder.split("/"))):
             # No blob is called so, and what lies there is not the container's.
             return
         # Depth first, so that whole names come in order, as every other store lists them.
-        waiting = [(self._root + folder, True)]
+        waiting = [_in_order(self._root + folder)]
         while waiting:
-            place, is_folder = waiting.pop()
-            with _told_without_paths(), suppress(FileNotFoundError):
-                if not is_folder:
-                    yield ListedBlob(place.removeprefix(self._root), os.stat(place, follow_symlinks=False).st_size)
+            # What went meanwhile, or is no folder any more, holds nothing.
+            with _told_without_paths(), suppress(FileNotFoundError, NotADirectoryError):
+                if (entry := next(waiting[-1], None)) is None:
+                    waiting.pop()
                     continue
-                try:
-                    entries = sorted(os.scandir(place), key=_order, reverse=True)
-                except NotADirectoryError:
+                name = entry.path.removeprefix(self._root)
+                if name == STAGING:
                     continue
-                for entry in entries:
-                    name = entry.path.removeprefix(self._root)
-                    if name == STAGING:
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        if f"{name}/".startswith(prefix) or prefix.startswith(f"{name}/"):
-                            waiting.append((entry.path, True))
-                    elif name.startswith(prefix) and entry.is_file(follow_symlinks=False):
-                        waiting.append((entry.path, False))
+                if entry.is_dir(follow_symlinks=False):
+                    if f"{name}/".startswith(prefix) or prefix.startswith(f"{name}/"):
+                        waiting.append(_in_order(entry.path))
+                elif name.startswith(prefix) and entry.is_file(follow_symlinks=False):
+                    yield ListedBlob(name, entry.stat(follow_symlinks=False).st_size)
 
     def exists(self, path: str) -> bool:
         try:
@@ -131,7 +131,7 @@ class FolderContainer(Container):
         with _told_without_paths(), _opened(self._place(path), os.O_RDONLY) as file:
             if e_tag and _e_tag(os.fstat(file)) != e_tag:
                 raise FileNotFoundError
-            return _read_whole(file, length, offset)
+            return read_piece(file, offset, length)
 
     def put(self, path: str, data: bytes, facts: BlobFacts, aside: str, *, overwrite: bool) -> str:
         place, laid = self._place(path), self._aside(aside)
@@ -198,7 +198,7 @@ class FolderContainer(Container):
         except UnicodeEncodeError:
             raise NameRefusedError("the store's folder can hold no file of that name") from None
         # A name that climbs out of the folder, or that the system would read as another.
-        if is_too_long or "\x00" in path or not _NO_SEGMENTS.isdisjoint(segments):
+        if is_too_long or "\x00" in path or not NO_SEGMENTS.isdisjoint(segments):
             raise NameRefusedError("the store's folder can hold no file of that name")
         return self._root + path
 
@@ -224,7 +224,7 @@ class _FolderUpload(Upload):
         with _told_without_paths():
             if (
                 part.offset + part.length <= self._bytes_before
-                and _read_whole(self._file, part.length, part.offset) == data
+                and read_piece(self._file, part.offset, part.length) == data
             ):
                 return False
             _write_whole(self._file, data, part.offset)
@@ -232,7 +232,7 @@ class _FolderUpload(Upload):
 
     def read(self, part: Part) -> bytes | None:
         with _told_without_paths():
-            return _read_whole(self._file, part.length, part.offset)
+            return read_piece(self._file, part.offset, part.length)
 
     def commit(self, facts: BlobFacts, *, overwrite: bool) -> str:
         with _told_without_paths():
@@ -247,11 +247,23 @@ def list_containers(address: str) -> Iterator[str]:
     Raises:
         StoreError: the folder cannot be read.
     """
-    place, _, begin = url2pathname(urlsplit(address.partition("{container}")[0]).path).rpartition("/")
+    path = url2pathname(urlsplit(address).path)
+    place = path.partition("{container}")[0].rpartition("/")[0]
     with _told_without_paths(), suppress(FileNotFoundError):
         folders = [entry.name for entry in os.scandir(place or "/") if entry.is_dir(follow_symlinks=False)]
-        named = (name.removeprefix(begin) for name in folders if name.startswith(begin))
-        yield from sorted(name for name in named if name and not name.startswith("."))
+        yield from containers_among(folders, path)
+
+
+def _in_order(folder: str) -> Iterator["os.DirEntry[str]"]:
+    """Give what is in a folder, in the memory of one page; a folder of many pages is read as many times."""
+    last = ""
+    while True:
+        with os.scandir(folder) as entries:
+            page = nsmallest(_PAGE_ENTRIES, (each for each in entries if _order(each) > last), key=_order)
+        yield from page
+        if len(page) < _PAGE_ENTRIES:
+            return
+        last = _order(page[-1])
 
 
 def _order(entry: "os.DirEntry[str]") -> str:
@@ -288,13 +300,6 @@ def _making_folders(place: str, act: Callable[[], _T]) -> _T:
         with suppress(FileNotFoundError):
             os.makedirs(os.path.dirname(place), exist_ok=True)
     return act()
-
-
-def _read_whole(file: int, length: int, offset: int) -> bytes:
-    data = os.pread(file, length, offset)
-    while len(data) < length and (more := os.pread(file, length - len(data), offset + len(data))):
-        data += more
-    return data
 
 
 def _write_whole(file: int, data: bytes, offset: int) -> None:

@@ -35,7 +35,8 @@ class CopyLimits:
         requests_at_once: how many requests to the store are under way at once.
         memory_bytes: what was read and is not written yet, or was read back, at most; a single piece larger
             than that is held alone.
-        reads_back: whether what the store holds is compared with the manifest before a blob counts.
+        reads_back: whether what the store, or the drive of an export, holds is read again and compared before
+            a blob counts.
     """
 
     lease_seconds: float
@@ -59,7 +60,7 @@ class Pulse:
         self._job_id = job_id
         self._token = token
         self.limits = limits
-        self._last_poll = self._last_renewal = self._last_heard = time.monotonic()
+        self._last_poll = self._last_renewal = self._last_heard = _now()
 
     @property
     def token(self) -> int:
@@ -74,11 +75,11 @@ class Pulse:
         """
         now = database_time(session)
         renew_copy_lease(session, self._job_id, self._token, seconds=self.limits.lease_seconds, at=now)
-        self._last_renewal = self._last_heard = time.monotonic()
+        self._last_renewal = self._last_heard = _now()
 
     def is_fresh(self) -> bool:
         """Tell whether the lease was seen to be ours within half of its time; else nothing may be written."""
-        return time.monotonic() - self._last_heard < self.limits.lease_seconds / 2
+        return _now() - self._last_heard < self.limits.lease_seconds / 2
 
     def beat(self) -> None:
         """Do what is due; cheap enough to be called at every block.
@@ -87,7 +88,7 @@ class Pulse:
             CopyCancelledError: a cancel was accepted.
             LeaseLostError: another run copies the job now.
         """
-        now = time.monotonic()
+        now = _now()
         if now - self._last_poll >= self.limits.poll_seconds:
             self._last_poll = now
             with reading() as session:
@@ -102,9 +103,14 @@ class Pulse:
         Raises:
             LeaseLostError: another run copies the job now.
         """
-        if time.monotonic() - self._last_renewal >= self.limits.lease_seconds / _BEATS_PER_LEASE:
+        if _now() - self._last_renewal >= self.limits.lease_seconds / _BEATS_PER_LEASE:
             with writing() as session:
                 self.renew(session)
+
+
+def _now() -> float:
+    """Tell the time in seconds since this machine began; it goes on while the machine sleeps, as a lease does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class _PulsingFile(FileIO):

@@ -2,7 +2,8 @@
 
 The MD5 of a whole blob: of a blob put at once it goes along as metadata `md5chksum`, as rclone has it, in the same
 request. The metadata of a blob of several parts is fixed before its MD5 is known, so there it is a tag
-`content-md5` set afterwards; a store without tags, or one that does not let us set them, still holds the blob.
+`content-md5` set afterwards; a store without tags, or one that does not let us set them, still holds the blob, and
+so does one where our process was killed between the two.
 """
 
 import hashlib
@@ -36,7 +37,6 @@ from tasks.cloud_stores import (
     told_without_names,
 )
 from tasks.stores import (
-    STAGING,
     BlobMissingError,
     ListedBlob,
     NameRefusedError,
@@ -44,6 +44,7 @@ from tasks.stores import (
     Part,
     StoredBlob,
     Upload,
+    containers_among,
 )
 
 _PART_BYTES_MIN: Final = 8 << 20
@@ -98,19 +99,13 @@ def list_containers(address: str, options: Mapping[str, str]) -> Iterator[str]:
     with told_without_names():
         _, client = _session_and_client(_Access(**options))
         if "{container}" in url.netloc:
-            begin, _, end = url.netloc.partition("{container}")
-            buckets = [each["Name"] for each in client.list_buckets()["Buckets"]]
-            names = [
-                name[len(begin) : len(name) - len(end)]
-                for name in buckets
-                if name.startswith(begin) and name.endswith(end)
-            ]
+            place, names = url.netloc, [each["Name"] for each in client.list_buckets()["Buckets"]]
         else:
-            base = url.path.lstrip("/").partition("{container}")[0]
+            place = url.path
+            base = place.lstrip("/").partition("{container}")[0]
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=url.netloc, Prefix=base, Delimiter="/")
-            found = [each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ())]
-            names = [name.removeprefix(base)[:-1] for name in found]
-    yield from sorted(name for name in names if name and name != STAGING)
+            names = [each["Prefix"].split("/")[-2] for page in pages for each in page.get("CommonPrefixes", ())]
+    yield from containers_among(names, place)
 
 
 _making: Final = Lock()
@@ -237,9 +232,6 @@ class S3Container(CloudContainer):
 
     # -- by the SDK ------------------------------------------------------------------------------------
 
-    def _is_too_long(self, key: str) -> bool:
-        return len(key.encode(errors="replace")) > 1024
-
     def _make_container(self) -> None:
         elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": self._region}}
         with suppress(self._client.exceptions.BucketAlreadyOwnedByYou):
@@ -256,12 +248,6 @@ class S3Container(CloudContainer):
             Bucket=self._bucket, Key=key, Body=data, **_properties(facts), **_unless_there(overwrite=overwrite)
         )
         return str(made["ETag"])
-
-    def _read_by_sdk(self, key: str, offset: int, length: int, e_tag: str) -> bytes:
-        told = {"IfMatch": e_tag} if e_tag else {}
-        span = f"bytes={offset}-{offset + length - 1}"
-        data: bytes = self._client.get_object(Bucket=self._bucket, Key=key, Range=span, **told)["Body"].read()
-        return data
 
     def _delete_key(self, key: str, e_tag: str = "") -> None:
         told = {}

@@ -5,7 +5,7 @@ container, or where the store itself keeps what was not committed; no blob of a 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -16,6 +16,8 @@ from models.errors import StoreError
 from models.manifests import BLOCK_BYTES_MAX
 
 STAGING: Final = ".drivepost"
+NO_SEGMENTS: Final = frozenset({"", ".", ".."})
+"""In no name that a manifest can hold; `obstore` and file systems read them as another."""
 
 
 class BlobMissingError(StoreError):
@@ -232,6 +234,20 @@ class Container(ABC):
     @abstractmethod
     def probe(self, aside: str, length: int) -> None:
         """Find out whether the store takes anything at all, by writing `length` bytes aside and removing them."""
+
+
+def containers_among(names: Iterable[str], place: str) -> list[str]:
+    """Tell, in order, which containers are called so in a store.
+
+    Args:
+        names: of the folders, or of the store's own containers, that stand where its address has `{container}`.
+        place: that address, or what of it is a path; there may be more around `{container}` in the same segment.
+    """
+    begin, _, end = next(each for each in place.split("/") if "{container}" in each).partition("{container}")
+    found = [
+        name[len(begin) : len(name) - len(end)] for name in names if name.startswith(begin) and name.endswith(end)
+    ]
+    return sorted(name for name in found if name and not name.startswith("."))
 
 
 class BlobWriter:

@@ -69,10 +69,8 @@ def _left_in_azure(server: StoreServer, place: str) -> Iterator[str]:
     client = service.get_container_client(place)
     if not client.exists():
         return
-    whole = {blob.name for blob in client.list_blobs()}
-    for blob in client.list_blobs(include=["uncommittedblobs"]):
-        if blob.name not in whole or "/.drivepost/" in blob.name:
-            yield blob.name
+    # Blocks that were never committed are no blob; the store removes them itself.
+    yield from (blob.name for blob in client.list_blobs() if "/.drivepost/" in blob.name)
 
 
 def _left_in_s3(server: StoreServer, place: str) -> Iterator[str]:

@@ -23,7 +23,7 @@ PROPERTIES: Final = b"<Properties><Content-Type>text/plain</Content-Type></Prope
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for the whole machine's disks proves nothing here."""
-    monkeypatch.setattr(drive_laying, "_settle", lambda: None)
+    monkeypatch.setattr("deployments.kept_journal._to_disk", lambda: None)
 
 
 @pytest.fixture

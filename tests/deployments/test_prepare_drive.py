@@ -25,7 +25,7 @@ DRIVE_ID: Final = "WD-9CA995BB"
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for the whole machine's disks proves nothing here."""
-    monkeypatch.setattr(drive_laying, "_settle", lambda: None)
+    monkeypatch.setattr("deployments.kept_journal._to_disk", lambda: None)
 
 
 @pytest.fixture

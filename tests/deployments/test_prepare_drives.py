@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments import drive_laying, drive_plan, drive_room
+from deployments import drive_laying, drive_plan, drive_room, kept_journal
 from deployments.kept_journal import KeptJournal
 from deployments.posted_files import (
     ATTACHED_FOLDER,
@@ -38,7 +38,7 @@ _ROOT: Final = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for the whole machine's disks proves nothing here."""
-    monkeypatch.setattr(drive_laying, "_settle", lambda: None)
+    monkeypatch.setattr("deployments.kept_journal._to_disk", lambda: None)
 
 
 @pytest.fixture
@@ -416,6 +416,18 @@ def test_a_link_in_the_journals_place_is_taken_away_and_not_followed(
     assert set(contents(drives[0])) == {"a", MANIFEST_NAME}
 
 
+def test_no_file_is_written_down_before_it_is_on_the_disk(
+    tmp_path: Path, drives: list[TargetDrive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several at once: where the power goes, what the journal has is there."""
+    lines: list[int] = []
+    journal = drives[0].root / JOURNAL_NAME
+    monkeypatch.setattr(kept_journal, "_to_disk", lambda: lines.append(journal.read_bytes().count(b"\n")))
+    monkeypatch.setattr(kept_journal, "_WAITING_MAX", 2)
+    prepare_drives(files_of(tmp_path / "source", {"a": 1, "b": 1, "c": 1}), drives)
+    assert lines == [1, 3]
+
+
 def test_a_torn_journal_is_gone_on_with(
     tmp_path: Path, drives: list[TargetDrive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -481,7 +493,7 @@ def test_a_key_is_in_the_entry_of_its_drive_and_in_no_text(tmp_path: Path, drive
 _KILLS: Final = """
 import json, os, random, shutil, signal, sys
 from pathlib import Path
-from deployments import drive_laying, drive_plan, drive_room
+from deployments import drive_laying, drive_plan, drive_room, kept_journal
 from deployments.posted_files import TargetDrive
 from deployments.prepare_drive import drive_files, files_below, prepare_drives
 from models.manifests import ImportDisposition
@@ -525,7 +537,8 @@ def run(log, kill_at=None):
     os.write(out, f"calls {calls}".encode())
     os._exit(0)
 
-drive_laying._settle = lambda: None
+kept_journal._to_disk = lambda: None
+kept_journal._WAITING_MAX = 1
 drive_laying.BLOCK_BYTES_MAX = 4096
 drive_room._RESERVED_BYTES = 0
 drive_room._room_of = room

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from deployments import cli, drive_laying, verify_drive
+from deployments import cli, verify_drive
 from deployments.posted_files import MANIFEST_NAME, Attachment, DriveFile, TargetDrive
 from deployments.prepare_drive import drive_files, files_below, prepare_drives
 from deployments.verify_drive import FileFault, Verified
@@ -34,7 +34,7 @@ PROPERTIES: Final = Attachment.of(b"<Properties><Content-Type>text/plain</Conten
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for the whole machine's disks proves nothing here."""
-    monkeypatch.setattr(drive_laying, "_settle", lambda: None)
+    monkeypatch.setattr("deployments.kept_journal._to_disk", lambda: None)
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ from models.drive_files import find_file
 from models.errors import StoreError
 from models.jobs import read_job
 from models.lifecycle import DriveState, JobState
-from models.manifests import BLOCK_BYTES_MAX, ImportDisposition
+from models.manifests import BLOCK_BYTES_MAX, Blob, ImportDisposition
+from tasks.blob_files import BlobFailedError, DriveFiles
 from tasks.blob_names import Names
 from tasks.blobs import BlobCopier
 from tasks.folder_store import FolderContainer, _FolderUpload
@@ -475,6 +476,17 @@ def test_a_block_that_cannot_be_read_is_told(
     blob = failed_blob(data_directory, _BIG)
     assert blob.status is BlobStatus.IO_FAILED
     assert [block.status for block in blob.blocks].index(BlockStatus.IO_FAILED) == 1
+
+
+def test_a_page_blobs_file_that_lost_its_end_is_told(tmp_path: Path) -> None:
+    """Though no range lies there."""
+    (tmp_path / "disk").write_bytes(bytes(512))
+    blob = Blob("data/disk", "disk", 1024, is_page_blob=True)
+    with pytest.raises(BlobFailedError), DriveFiles(tmp_path).opened(blob):
+        pass
+    (tmp_path / "disk").write_bytes(bytes(1024))
+    with DriveFiles(tmp_path).opened(blob):
+        pass
 
 
 def test_a_page_blob_is_told_as_failed(data_directory: Path, sqlite: str) -> None:

@@ -44,6 +44,7 @@ from tasks.containers import containers_of, open_container
 from tasks.drives import carry_out_cancels, take_lease
 from tasks.export_filling import Room
 from tasks.export_journal import WORKING, ExportJournal
+from tasks.export_reading import Errand
 from tasks.exporting import export_drive
 from tasks.folder_store import FolderContainer
 from tasks.pulse import CopyLimits, Pulse
@@ -529,6 +530,27 @@ def test_content_that_has_not_the_md5_of_its_blob_is_told_of_and_kept() -> None:
     assert read_properties(all_files_of()["data/bad.properties"]) == BlobFacts(content_type="a/b")
 
 
+@pytest.mark.parametrize("reads_back", [True, False])
+def test_what_a_drive_does_not_give_back_as_it_was_written_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, reads_back: bool
+) -> None:
+    """And does not come to the drive; without reading it back nobody knows."""
+    fill_store({"data/a": b"a" * 100, "data/b": b"b" * 100})
+    to_disk = export_reading._to_disk
+
+    def spoiling(file: int) -> None:
+        if os.fstat(file).st_size == 100 and Path(f"/proc/self/fd/{file}").resolve().name == "1":
+            os.pwrite(file, b"!", 50)
+        to_disk(file)
+
+    monkeypatch.setattr(export_reading, "_to_disk", spoiling)
+    monkeypatch.setenv("DRIVEPOST_COPY_READS_BACK", str(reads_back))
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert reports(job_id) == ({"data/b": BlobStatus.IO_FAILED} if reads_back else {})
+    assert list(files_of()) == (["data/a"] if reads_back else ["data/a", "data/b"])
+
+
 def test_metadata_that_no_file_can_hold_is_told_of() -> None:
     """The blob comes without it."""
     fill_store({"data/a": b"1"}, BlobFacts(metadata={"no xml name": "x"}))
@@ -695,12 +717,12 @@ def test_a_fault_of_ours_leaves_nothing_of_ours_on_the_drive(monkeypatch: pytest
 
 
 def slow_reads(monkeypatch: pytest.MonkeyPatch, begun: threading.Event, seconds: float = 0.02) -> None:
-    """Let every read take its time, and tell when the third begins."""
+    """Let every read take its time, and tell when some blobs are over: when more reads began than go at once."""
     read, count = FolderContainer.read, [0]
 
     def slow(self: FolderContainer, path: str, offset: int, length: int, *, e_tag: str = "") -> bytes:
         count[0] += 1
-        if count[0] == 3:
+        if count[0] >= 20:
             begun.set()
         time.sleep(seconds)
         return read(self, path, offset, length, e_tag=e_tag)
@@ -1002,6 +1024,46 @@ def test_a_drive_that_is_full_although_planned_leaves_no_part_and_lists_the_rest
     drive = drive_of(job_id)
     assert drive.bytes_total == drive.bytes_succeeded == 100 * len(whole)
     assert drive.copy_status is DriveStatus.COMPLETED_WITH_ERRORS
+
+
+def test_the_last_bytes_of_a_drive_are_left_for_its_journal_and_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others filled it since its plan was made."""
+    fill_store({"data/a": b"a", "data/b": b"b"})
+    monkeypatch.setattr(export_reading, "RESERVE_BYTES", 2**60)
+    job_id = export_job(prefixes=("/data/",))
+    run(job_id)
+    assert listed_on() == {}
+    assert drive_of(job_id).copy_status is DriveStatus.COMPLETED_WITH_ERRORS
+    assert incomplete() == ("data/a", "data/b")
+
+
+def test_what_a_full_drive_does_not_take_comes_to_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what came to the full one from behind it in the list: nothing lies on two drives, nothing on none."""
+    blobs = {f"data/{name}": bytes(100) for name in "abcdef"}
+    fill_store(blobs, FACTS)
+    write, fetched = export_reading.BlobReading._write, threading.Event()
+
+    def filling(reading: export_reading.BlobReading, laid: Path, errand: Errand, stored: StoredBlob) -> Any:
+        if laid.parents[1].name == "E1" and errand.name == "c":
+            assert fetched.wait(10)
+            raise OSError(errno.ENOSPC, "full")
+        ended = write(reading, laid, errand, stored)
+        if errand.name == "d":
+            fetched.set()
+        return ended
+
+    monkeypatch.setattr(export_reading.BlobReading, "_write", filling)
+    job_id = export_job(2, prefixes=("/data/",))
+    run(job_id)
+    assert [list(listed_on(serial)) for serial in ("E1", "E2")] == [
+        ["data/a", "data/b"],
+        ["data/c", "data/d", "data/e", "data/f"],
+    ]
+    assert set(files_of("E1")) == {"data/a", "data/b"}
+    assert len(all_files_of("E1")) == 2 * 3 + 1
+    assert (incomplete(), reports(job_id)) == ((), {})
+    assert [drive_of(job_id, number).bytes_total for number in (1, 2)] == [200, 400]
+    assert [drive_of(job_id, number).copy_status for number in (1, 2)] == [DriveStatus.COMPLETED] * 2
 
 
 def test_folders_take_room_too(rooms: Callable[..., None]) -> None:

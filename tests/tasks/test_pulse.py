@@ -1,8 +1,10 @@
 """The pulse of a copy: what takes long hears of a cancel and keeps its lease."""
 
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 import pytest
 
@@ -56,6 +58,21 @@ def test_a_pulse_holds_on_to_the_lease_and_hears_of_a_cancel(sqlite: str) -> Non
         pulse.beat()
 
 
+def test_a_lease_runs_out_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock that stands still meanwhile is not asked."""
+    slept = [0.0]
+
+    def now(clock: int) -> float:
+        return 1000 + (slept[0] if clock == time.CLOCK_BOOTTIME else 0)
+
+    monkeypatch.setattr("time.clock_gettime", now)
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    pulse = Pulse(uuid4(), 1, CopyLimits(60, 0.2, 1, 1, 2**20, reads_back=True))
+    assert pulse.is_fresh()
+    slept[0] = 31
+    assert not pulse.is_fresh()
+
+
 @pytest.mark.usefixtures("plain_acts")
 def test_a_cancel_is_heard_while_a_manifest_is_checked(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
@@ -68,7 +85,7 @@ def test_a_cancel_is_heard_while_a_manifest_is_checked(
         with writing() as session:
             request_cancel(session, job_id, at=database_time(session), by=Actor.CUSTOMER)
         # Stands for the time that millions of blobs take.
-        monkeypatch.setattr("tasks.pulse.time.monotonic", lambda: 10.0**9)
+        monkeypatch.setattr("tasks.pulse._now", lambda: 10.0**9)
         return check_manifest(stream)
 
     monkeypatch.setattr("tasks.copying.check_manifest", check_slowly)
