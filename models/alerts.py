@@ -44,7 +44,7 @@ class AlertKind(StrEnum):
 
 
 TEXTS: Final[Mapping[AlertKind, str]] = {
-    AlertKind.RETENTION_FAILED: "a sweep of enforce-retention could not delete all that is due",
+    AlertKind.RETENTION_FAILED: "enforce-retention failed, or could not delete all that is due",
     AlertKind.RETENTION_OVERDUE: "jobs should have been deleted more than two sweeps ago",
     AlertKind.CLOCK_JUMPED: "the database's clock is not where it should be, and nothing is deleted by it",
     AlertKind.COPY_STALLED: "a copy gave no sign of life for twice its lease",
