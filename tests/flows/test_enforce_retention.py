@@ -9,12 +9,11 @@ from uuid import UUID
 import pytest
 from sqlmodel import col, select
 
-import tasks.retention
 from flows.enforce_retention import enforce_retention
 from models.alerts import Alert
 from models.clocks import Clock
 from models.database import database_time, engine, reading, writing
-from models.deletion import Expired
+from models.deletion import Expired, delete_expired_jobs
 from models.errors import DatabaseError, IntakeError
 from models.holds import place_hold
 from models.jobs import HoldReason, Job
@@ -341,13 +340,13 @@ def test_a_sweep_that_is_cut_tells_all_that_it_deleted(
     now: datetime, shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch, is_passing: bool
 ) -> None:
     """The batches before the fault count; what passes is tried again by the next act."""
-    delete, batches = tasks.retention.delete_expired_jobs, iter(range(100))
+    batches = iter(range(100))
 
     def third_fails(*args: Any, **options: Any) -> Sequence[Expired]:
         number = next(batches)
         if number == 2 or (number > 2 and not is_passing):
             raise DatabaseError("the database refused: it")
-        return delete(*args, **options)
+        return delete_expired_jobs(*args, **options)
 
     monkeypatch.setenv("DRIVEPOST_RETENTION_BATCH_ROWS", "2")
     monkeypatch.setattr("tasks.retention.delete_expired_jobs", third_fails)
