@@ -150,9 +150,9 @@ def _requests(settings: Settings, told: list[str], faults: list[str]) -> None:
 
 
 def _overdue(settings: Settings, told: list[str], _faults: list[str]) -> None:
-    overdue = tell_of_overdue_packages(settings.advance_rows, run_id())
+    overdue = tell_of_overdue_packages(settings.advance_rows)
     if overdue:
-        told.append(f"no package in 14 days: {', '.join(map(str, overdue))}")
+        told.append(f"{overdue} packages did not come in 14 days")
 
 
 def _history(settings: Settings, told: list[str], _faults: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -22,7 +23,7 @@ from tasks.run_history import forget_runs
 
 _ROWS_PER_TASK: Final = 100_000
 _TASKS_MAX: Final = 1_000
-_LISTED_MAX: Final = 10_000
+_LISTED_MAX: Final = 1_000
 _FILES_MAX: Final = 10_000
 
 
@@ -53,27 +54,52 @@ def enforce_retention(
     if dry_run:
         return _list(tell_time())
     try:
-        at = look_at_time(timedelta(seconds=settings.clock_step_seconds_max), is_confirmed=clock_is_right)
+        ended = _enforce(settings, clock_is_right=clock_is_right)
     except ClockJumpedError as error:
         raise_alert(AlertKind.CLOCK_JUMPED, error.seen_at.isoformat())
         return failed(error.line)
+    except Exception:
+        _tell_failure()
+        raise
+    if ended.is_failed():
+        _tell_failure()
+    return ended
+
+
+def _tell_failure() -> None:
+    # Where the database is away no alert can be written down either: the run's own end is what is told.
+    with suppress(DrivepostError):
+        raise_alert(AlertKind.RETENTION_FAILED, tell_time().isoformat())
+
+
+def _enforce(settings: Settings, *, clock_is_right: bool) -> Ended:
+    at = look_at_time(timedelta(seconds=settings.clock_step_seconds_max), is_confirmed=clock_is_right)
     began = time.monotonic()
-    # A request file whose job is made already would make it anew once the job is gone.
-    finish_taken_requests(settings.intake, settings.locations_file, _FILES_MAX)
-    sweep, fault = _sweep(at, settings.retention_batch_rows)
+    intake = _finish_requests(settings)
+    sweep, cut = _sweep(at, settings.retention_batch_rows)
     _report(sweep, look_ahead(at), time.monotonic() - began)
+    reasons = Counter(sweep.stuck.values())
+    stuck = ", ".join(f"{count:,} jobs could not be deleted: {reason}" for reason, count in reasons.items())
+    gave_up = "too many to go on" if sweep.gave_up else ""
+    faults = [fault for fault in (stuck, gave_up, cut, intake) if fault]
     told = f"deleted {sweep.deleted.total():,} jobs"
-    if sweep.stuck or fault:
-        raise_alert(AlertKind.RETENTION_FAILED, at.isoformat())
-        reasons = Counter(sweep.stuck.values())
-        stuck = ", ".join(f"{count:,} jobs could not be deleted: {reason}" for reason, count in reasons.items())
-        gave_up = "too many to go on" if sweep.gave_up else ""
-        return failed("; ".join(part for part in (stuck, gave_up, fault, told) if part))
+    if faults:
+        return failed("; ".join([*faults, told]))
     forgotten = forget_runs(settings.history_runs_max)
     for _ in range(_TASKS_MAX):
         if close_finished_receipts(settings.retention_batch_rows, _ROWS_PER_TASK) < _ROWS_PER_TASK:
             break
     return done(f"{told}; forgot {forgotten:,} runs of deleted jobs")
+
+
+def _finish_requests(settings: Settings) -> str:
+    """Remove request files whose job is made already, so that none outlives its job; gives what is wrong."""
+    try:
+        finish_taken_requests(settings.intake, settings.locations_file, _FILES_MAX)
+    except DrivepostError as error:
+        # The sweep goes on: a deletion remembers the request, so that what is left of it makes no job anew.
+        return error.line
+    return ""
 
 
 def _sweep(at: datetime, batch_rows: int) -> tuple[Sweep, str]:
@@ -83,7 +109,7 @@ def _sweep(at: datetime, batch_rows: int) -> tuple[Sweep, str]:
         for _ in range(_TASKS_MAX):
             batch = delete_expired(at, batch_rows, _ROWS_PER_TASK, sweep.stuck)
             sweep.merge(batch)
-            if batch.deleted.total() < _ROWS_PER_TASK:
+            if batch.is_over:
                 break
     except DrivepostError as error:
         return sweep, error.line
@@ -98,7 +124,11 @@ def _list(at: datetime) -> Ended:
         [_row(expired, at) for expired in due],
         f"Due for deletion at {at:%Y-%m-%d %H:%M:%S} UTC",
     )
-    _show("retention-outlook", _ahead(outlook), f"What comes due in the {DAYS_AHEAD} days after that")
+    _show(
+        "retention-outlook",
+        [*_held(outlook), *_ahead(outlook)],
+        f"What legal holds keep, and what comes due in the {DAYS_AHEAD} days after that",
+    )
     listed = f"; the {len(due):,} longest overdue are listed" if count > len(due) else ""
     ahead = sum(each.jobs.total() for each in outlook.ahead)
     return done(
@@ -135,7 +165,6 @@ def _report(sweep: Sweep, outlook: Outlook, seconds: float) -> None:
         {"what": "late, at most", "figure": _duration(sweep.late_seconds_max)},
         {"what": "could not be deleted", "figure": f"{len(sweep.stuck):,}"},
         {"what": "oldest_overdue_seconds", "figure": f"{outlook.oldest_overdue_seconds:.0f}"},
-        {"what": "due, and kept by a legal hold", "figure": f"{outlook.held_due:,}"},
         *_held(outlook),
         {"what": "the sweep took", "figure": f"{seconds:.1f} s"},
         *_ahead(outlook),
@@ -144,9 +173,10 @@ def _report(sweep: Sweep, outlook: Outlook, seconds: float) -> None:
 
 
 def _held(outlook: Outlook) -> list[dict[str, str]]:
-    return [
+    rows = [
         {"what": f"under legal hold, {reason}", "figure": f"{count:,}"} for reason, count in outlook.held.items()
     ]
+    return [{"what": "due, and kept by a legal hold", "figure": f"{outlook.held_due:,}"}, *rows]
 
 
 def _ahead(outlook: Outlook) -> list[dict[str, str]]:

@@ -10,7 +10,8 @@ from tasks.jobs import hold_job, open_job
     "place-hold",
     "Places a **legal hold** on a job: neither its customer, nor an operator, nor enforce-retention deletes it or "
     "erases its personal data, however old it is, until **release-hold**; the database itself refuses it. Nor is "
-    "it replaced; otherwise it goes on as before. Placing another reason replaces the one it has.",
+    "it replaced, or an address, a package or a drive of it overwritten by an update; otherwise it goes on as "
+    "before. Placing another reason replaces the one it has.",
 )
 def place_hold(job: JobReference, reason: HoldReason) -> Ended:
     """Place a legal hold on a job.

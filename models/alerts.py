@@ -11,25 +11,21 @@ from enum import StrEnum
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from sqlalchemy import ColumnElement, and_, delete, or_
+from sqlalchemy import delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from models.batches import among
 from models.columns import UtcDateTime, words
-from models.copies import copy_is_stalled
-from models.drives import Drive
+from models.concerns import CONCERNS, RETURN_DUE, Concern
 from models.jobs import Job
-from models.lifecycle import DRIVE_ON_SITE, PACKAGE_OVERDUE, JobState
+from models.lifecycle import PACKAGE_OVERDUE
 from models.personal_data import impersonal
-
-RETURN_DUE: Final = timedelta(days=3)
-"""A job's drives could go back for so long, and have not."""
 
 ALERT_KEPT: Final = timedelta(days=90)
 """How long an alert is kept, told or not."""
 
 _FIRST_PAUSE: Final = timedelta(minutes=1)
 _PAUSE_MAX: Final = timedelta(hours=1)
-_CANCELS_LOOKED_AT: Final = timedelta(days=30)
 
 
 class AlertKind(StrEnum):
@@ -44,7 +40,7 @@ class AlertKind(StrEnum):
 
 
 TEXTS: Final[Mapping[AlertKind, str]] = {
-    AlertKind.RETENTION_FAILED: "a sweep of enforce-retention could not delete all that is due",
+    AlertKind.RETENTION_FAILED: "enforce-retention failed, or could not delete all that is due",
     AlertKind.RETENTION_OVERDUE: "jobs should have been deleted more than two sweeps ago",
     AlertKind.CLOCK_JUMPED: "the database's clock is not where it should be, and nothing is deleted by it",
     AlertKind.COPY_STALLED: "a copy gave no sign of life for twice its lease",
@@ -85,9 +81,17 @@ class Found:
 
 
 def raise_alerts(session: Session, found: Iterable[Found], at: datetime) -> int:
-    """Write down what is to be told; what was written down before is passed over. Tells how many are new."""
+    """Write down what is to be told; tells how many are new.
+
+    What was written down before is passed over, and so is a job that is gone, or that somebody works on just now.
+    """
+    found = list(found)
+    named = among(session.connection(), col(Job.id), {each.job_id for each in found if each.job_id})
+    here = {None, *session.exec(select(Job.id).where(named).with_for_update(skip_locked=True))}
     new = 0
     for each in found:
+        if each.job_id not in here:
+            continue
         key = f"{each.kind}:{each.which}"
         if session.get(Alert, key) is None:
             session.add(Alert(key=key, kind=each.kind, job_id=each.job_id, at=at, next_try_at=at))
@@ -100,21 +104,20 @@ def jobs_to_tell_of(session: Session, at: datetime, lease_seconds: float, rows_m
     """Find jobs that operators must hear of and have not, at most `rows_max` of each kind.
 
     Args:
-        session: a session that writes: the jobs found are locked, so that none is deleted meanwhile.
+        session: an open session; one that reads, so that no writer waits while what was told is passed over.
         at: now, aware UTC.
         lease_seconds: of a copy.
         rows_max: how many of each kind.
     """
     found: list[Found] = []
-    for kind, condition in _CONDITIONS.items():
+    for kind, concern in _CONCERNS.items():
         told = select(Alert.key).where(col(Alert.job_id) == col(Job.id), col(Alert.kind) == kind)
         if kind is AlertKind.COPY_STALLED:
             told = told.where(col(Alert.at) > col(Job.copy_lease_until))
         rows = session.exec(
             select(Job.id, Job.copy_lease_until)
-            .where(condition(at, lease_seconds), ~told.exists())
+            .where(CONCERNS[concern](at, lease_seconds), ~told.exists())
             .limit(rows_max)
-            .with_for_update(skip_locked=True, of=Job)
         ).all()
         # A copy may stall again, after a later lease.
         found += [
@@ -124,41 +127,20 @@ def jobs_to_tell_of(session: Session, at: datetime, lease_seconds: float, rows_m
     return found
 
 
-def _is_overdue(at: datetime, _lease_seconds: float) -> ColumnElement[bool]:
-    return and_(
-        col(Job.state) == JobState.SHIPPING,
-        col(Job.cancel_requested_at).is_(None),
-        col(Job.state_since) <= at - PACKAGE_OVERDUE,
-    )
-
-
-def _is_due_back(at: datetime, _lease_seconds: float) -> ColumnElement[bool]:
-    here = select(Drive.number).where(col(Drive.job_id) == col(Job.id), col(Drive.state).in_(DRIVE_ON_SITE))
-    return and_(
-        col(Job.state_since) <= at - RETURN_DUE,
-        or_(
-            col(Job.state) == JobState.PACKAGING,
-            and_(
-                # By the index on cancels: Completed jobs without one have no drive here.
-                col(Job.cancel_requested_at) > at - _CANCELS_LOOKED_AT,
-                col(Job.state) == JobState.COMPLETED,
-                here.exists(),
-            ),
-        ),
-    )
-
-
-_CONDITIONS: Final = {
-    AlertKind.COPY_STALLED: copy_is_stalled,
-    AlertKind.PACKAGE_OVERDUE: _is_overdue,
-    AlertKind.RETURN_DUE: _is_due_back,
+_CONCERNS: Final[Mapping[AlertKind, Concern]] = {
+    AlertKind.COPY_STALLED: Concern.STALLED,
+    AlertKind.PACKAGE_OVERDUE: Concern.OVERDUE,
+    AlertKind.RETURN_DUE: Concern.DUE_BACK,
 }
 
 
 def alerts_to_send(session: Session, at: datetime, rows_max: int) -> Sequence[Alert]:
-    """Read what is to be told now, the oldest first, at most `rows_max`."""
+    """Read what is to be told now, at most `rows_max`: of the service first, then of jobs, the oldest first."""
     return session.exec(
-        select(Alert).where(col(Alert.next_try_at) <= at).order_by(col(Alert.next_try_at)).limit(rows_max)
+        select(Alert)
+        .where(col(Alert.next_try_at) <= at)
+        .order_by(col(Alert.job_id).is_not(None), col(Alert.next_try_at))
+        .limit(rows_max)
     ).all()
 
 

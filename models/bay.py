@@ -11,13 +11,13 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
+from models.concerns import package_is_overdue
 from models.drives import Drive, ExtraDrive, drives_of, move_drive, serial
 from models.erasure import carry_out_wish, require_not_erased
 from models.errors import BayError, ManifestError
 from models.events import EventKind, JobEvent
 from models.jobs import Job, move, read_job
 from models.lifecycle import (
-    PACKAGE_OVERDUE,
     Actor,
     DriveState,
     JobState,
@@ -197,12 +197,7 @@ def tell_overdue_packages(session: Session, at: datetime, rows_max: int) -> Sequ
     )
     overdue = session.exec(
         select(Job)
-        .where(
-            col(Job.state) == JobState.SHIPPING,
-            col(Job.cancel_requested_at).is_(None),
-            col(Job.state_since) <= at - PACKAGE_OVERDUE,
-            ~told.exists(),
-        )
+        .where(package_is_overdue(at), ~told.exists())
         .order_by(col(Job.state_since))
         .limit(rows_max)
         .with_for_update(skip_locked=True)

@@ -5,32 +5,17 @@ Its work follows what is shown, not what is there: counts are read off an index,
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Final
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, select
 
-from models.alerts import RETURN_DUE
-from models.copies import copy_is_stalled
+from models.concerns import CONCERNS, Concern
 from models.due import Due, due_by_day, oldest_expired
 from models.holds import count_held_jobs
 from models.jobs import HoldReason, Job
-from models.lifecycle import CANCELLABLE, PACKAGE_OVERDUE, JobState
-
-CANCEL_LATE: Final = timedelta(minutes=10)
-"""A cancel that was accepted so long ago should have been carried out."""
-
-
-class Concern(StrEnum):
-    """Why somebody should look at some jobs."""
-
-    STALLED = "copies without a sign of life for twice their lease"
-    LATE_CANCEL = f"cancels accepted {CANCEL_LATE.seconds // 60} minutes ago or more, and not carried out"
-    OVERDUE = f"packages that did not come in {PACKAGE_OVERDUE.days} days of Shipping"
-    PACKAGING = f"drives that could go back for {RETURN_DUE.days} days"
+from models.lifecycle import JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,28 +78,13 @@ def read_board(session: Session, at: datetime, lease_seconds: float, rows_max: i
             state: Found(counted.get(state, 0), _oldest(session, col(Job.state) == state, 1)) for state in JobState
         },
         concerns={
-            concern: _found(session, condition, rows_max)
-            for concern, condition in _conditions(at, lease_seconds).items()
+            concern: _found(session, condition(at, lease_seconds), rows_max)
+            for concern, condition in CONCERNS.items()
         },
         due=due_by_day(session, at),
         overdue_since=oldest_expired(session, at),
         held=count_held_jobs(session),
     )
-
-
-def _conditions(at: datetime, lease_seconds: float) -> dict[Concern, ColumnElement[bool]]:
-    return {
-        Concern.STALLED: copy_is_stalled(at, lease_seconds),
-        Concern.LATE_CANCEL: and_(
-            col(Job.state).in_(CANCELLABLE), col(Job.cancel_requested_at) <= at - CANCEL_LATE
-        ),
-        Concern.OVERDUE: and_(
-            col(Job.state) == JobState.SHIPPING,
-            col(Job.state_since) <= at - PACKAGE_OVERDUE,
-            col(Job.cancel_requested_at).is_(None),
-        ),
-        Concern.PACKAGING: and_(col(Job.state) == JobState.PACKAGING, col(Job.state_since) <= at - RETURN_DUE),
-    }
 
 
 def _found(session: Session, condition: ColumnElement[bool], rows_max: int) -> Found:

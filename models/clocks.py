@@ -27,7 +27,7 @@ def look_at_clock(session: Session, step_max: timedelta, *, is_confirmed: bool =
 
     Args:
         session: a session that writes.
-        step_max: how far on the clock may be.
+        step_max: how far on the clock may be; more than a day, because a daily sweep may be all that looks.
         is_confirmed: an operator says that it is right, though it is further on, or behind because it was wrong
             before.
 

@@ -25,9 +25,8 @@ from models.copy_logs import (
 )
 from models.drives import drives_of
 from models.errors import CopyHeldElsewhereError, LeaseLostError, WrongJobTypeError
-from models.jobs import Job, read_job
+from models.jobs import Job, cancel_waits, read_job
 from models.lifecycle import (
-    CANCELLABLE,
     RULES,
     Actor,
     JobType,
@@ -298,7 +297,7 @@ def lost_cancels(session: Session, at: datetime, rows_max: int) -> list[tuple[UU
     """
     rows = session.exec(
         select(Job.id, Job.storage_account_id)
-        .where(col(Job.cancel_requested_at).is_not(None), col(Job.state).in_(CANCELLABLE), _nobody_copies(at))
+        .where(cancel_waits(), _nobody_copies(at))
         .order_by(col(Job.cancel_requested_at))
         .limit(rows_max)
     ).all()

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, update
+from sqlalchemy import BigInteger, BindParameter, ColumnElement, Index, bindparam, text, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.columns import UtcDateTime, of_job, personal_text, secret_text, words
@@ -19,12 +19,18 @@ WITHOUT_ERRORS: Final = frozenset({DriveStatus.COMPLETED, DriveStatus.COMPLETED_
 """How a copy ends that did all it was asked."""
 
 
+_HERE: Final = text("state IN ('{}')".format("', '".join(sorted(DRIVE_ON_SITE))))
+_EXTRA_HERE: Final = text("shipped_back_at IS NULL")
+
+
 class Drive(SQLModel, table=True):
     """One disk of a job.
 
     Within its job a drive goes by its number, 1 to 10: that is what runs, logs and events say. Its serial
     number (`drive_id`, as the service's API calls it) is personal data and stays in the row.
     """
+
+    __table_args__ = (Index("ix_drive_here", "state_since", sqlite_where=_HERE, postgresql_where=_HERE),)
 
     job_id: UUID = of_job()
     number: int = Field(primary_key=True, sa_column_kwargs=impersonal())
@@ -60,12 +66,22 @@ class ExtraDrive(SQLModel, table=True):
     """A drive that came with a job's package and is on no list: not processed, and sent back with the job."""
 
     __tablename__ = "extra_drive"
+    __table_args__ = (
+        Index("ix_extra_drive_here", "found_at", sqlite_where=_EXTRA_HERE, postgresql_where=_EXTRA_HERE),
+    )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True, sa_column_kwargs=impersonal())
     job_id: UUID = Field(foreign_key="job.id", ondelete="CASCADE", index=True, sa_column_kwargs=impersonal())
     drive_id: str = personal_text(Kind.DRIVE_ID)
     found_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     shipped_back_at: datetime | None = Field(default=None, sa_type=UtcDateTime, sa_column_kwargs=impersonal())
+
+
+def drive_is_here() -> ColumnElement[bool]:
+    """Tell of a drive, as a condition, whether it lies with us; by the index of such."""
+    # Written out: a database does not know what a parameter will be when it chooses an index.
+    here: BindParameter[Any] = bindparam(None, sorted(DRIVE_ON_SITE), expanding=True, literal_execute=True)
+    return col(Drive.state).in_(here)
 
 
 def has_errors(state: DriveState, copy_status: DriveStatus | None) -> bool:

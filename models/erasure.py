@@ -22,6 +22,7 @@ from models.lifecycle import (
     DRIVE_ON_SITE,
     ENDS,
     PACKAGE_OVERDUE,
+    RULES,
     Actor,
     DriveState,
     JobState,
@@ -81,13 +82,20 @@ def _write_wish(session: Session, job: Job, *, at: datetime, by: Actor) -> None:
 
 
 def carry_out_wish(session: Session, job: Job, *, at: datetime) -> bool:
-    """Erase a job's personal data if that was wished and its address is not needed any more."""
+    """Erase a job's personal data if that was wished and its address is not needed any more.
+
+    A job that was not sent yet, which a legal hold kept from being deleted whole, is deleted now.
+    """
     if job.erasure_wished_at is None or job.erased_at is not None:
         return False
     session.flush()
     if _why_needed(session, job.id, at) is not None:
         return False
-    _erase(session, job, at=at, by=Actor.SERVICE)
+    if job.state in RULES[Operation.ERASE].done:
+        _erase(session, job, at=at, by=Actor.SERVICE)
+    else:
+        # For whoever wished it, and might have deleted it but for the hold.
+        delete_job(session, job.id, at=at, by=Actor.OPERATOR, reason=Reason.WISH)
     return True
 
 
@@ -186,7 +194,10 @@ def _needs(at: datetime) -> Sequence[tuple[ColumnElement[bool], str]]:
     )
     return (
         (col(Job.held_since).is_not(None), "the job is under legal hold, until an operator releases it"),
-        (~col(Job.state).in_(ENDS), "the job is on its way, and its drives go back to its address"),
+        (
+            ~col(Job.state).in_(ENDS | {JobState.CREATING}),
+            "the job is on its way, and its drives go back to its address",
+        ),
         (or_(here.exists(), extra.exists()), "drives of it are here, and go back to its address"),
         (
             and_(or_(awaited.exists(), unknown), shipped.exists(), col(Job.state_since) > at - PACKAGE_OVERDUE),

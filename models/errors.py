@@ -167,7 +167,7 @@ class NotYetClosableError(JobError):
 
 
 class JobHeldError(JobError):
-    """A legal hold keeps the job from being deleted or replaced."""
+    """A legal hold keeps the job from being deleted, replaced or overwritten."""
 
     code = "JobHeld"
 

@@ -36,6 +36,12 @@ def record_run(session: Session, job_id: UUID, flow_run_id: UUID) -> None:
     session.merge(JobRun(job_id=job_id, flow_run_id=flow_run_id))
 
 
+def record_run_of_jobs(session: Session, job_ids: Collection[UUID], flow_run_id: UUID) -> None:
+    """Write down that a run speaks of many jobs, in few statements; else as `record_run`."""
+    known = set(session.exec(select(JobRun.job_id).where(col(JobRun.flow_run_id) == flow_run_id)).all())
+    session.add_all(JobRun(job_id=job_id, flow_run_id=flow_run_id) for job_id in job_ids if job_id not in known)
+
+
 def record_run_of_deleted_job(session: Session, job_id: UUID, flow_run_id: UUID) -> None:
     """Write down that a run works on what is left of a deleted job, and is to be forgotten too; safe to repeat."""
     session.merge(JobRun(job_id=job_id, flow_run_id=flow_run_id, is_job_deleted=True))

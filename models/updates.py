@@ -3,7 +3,7 @@
 Source: the specification, sections 2, 5 and 8.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -237,6 +237,7 @@ def update_job(
         JobStateConflictError: it is too late to ship or to cancel.
         CancelAcceptedError: it is to be shipped although a cancel was accepted.
         NotReadyToShipError: it is to be shipped without return address or delivery package.
+        JobHeldError: it is under legal hold, and what would be overwritten may be evidence.
         RequestError: the drive list does not fit the job's type; or what is to be saved is not all there.
 
     Source: the specification, section 5.
@@ -266,10 +267,7 @@ def update_locked_job(
         decide(Operation.SHIP, job.state, cancel_accepted=job.cancel_requested)
     if cancels:
         decide(Operation.CANCEL, job.state)
-    refused = [name for name in changes if job.state not in UPDATABLE[name]]
-    if refused:
-        updatable = [name for name, states in UPDATABLE.items() if job.state in states]
-        raise PropertyNotUpdatableError(job.state, refused, updatable)
+    _require_changeable(session, job, changes)
     drives = changes.get(JobProperty.DRIVE_LIST)
     if drives is not None and (fault := drive_list_fault(job.job_type, drives)):
         raise RequestError([("properties.driveList", fault)])
@@ -305,6 +303,27 @@ def _changes(session: Session, job: Job, body: UpdateJobBody) -> dict[JobPropert
     }
 
 
+def _require_changeable(session: Session, job: Job, changes: Collection[JobProperty]) -> None:
+    refused = [name for name in changes if job.state not in UPDATABLE[name]]
+    if refused:
+        updatable = [name for name, states in UPDATABLE.items() if job.state in states]
+        raise PropertyNotUpdatableError(job.state, refused, updatable)
+    if job.held_since is not None and any(_is_there(session, job, name) for name in changes):
+        raise JobHeldError
+
+
+def _is_there(session: Session, job: Job, name: JobProperty) -> bool:
+    """Tell whether a change of a property would take rows away; one that adds them, or sets a column, does not."""
+    if name is JobProperty.DRIVE_LIST:
+        return bool(drives_of(session, job.id))
+    return name in CHILDREN and _child_of(session, job, name) is not None
+
+
+def _child_of(session: Session, job: Job, name: JobProperty) -> SQLModel | None:
+    table, key = CHILDREN[name]
+    return session.get(table, (job.id, *key.values()) if key else job.id)
+
+
 def _unless_sent_by_default(job: Job, wanted: bool | None) -> bool | None:  # noqa: FBT001  a property's value
     """Read over a `false` that comes too late to change anything: one client sends it with every update."""
     is_late = job.state not in UPDATABLE[JobProperty.BACKUP_DRIVE_MANIFEST]
@@ -330,8 +349,7 @@ def _is_as_wanted(session: Session, job: Job, name: JobProperty, value: Any) -> 
     if name is JobProperty.DRIVE_LIST:
         drives = drives_of(session, job.id)
         return len(drives) == len(value) and all(map(_is_like, drives, value))
-    table, key = CHILDREN[name]
-    row = session.get(table, (job.id, *key.values()) if key else job.id)
+    row = _child_of(session, job, name)
     return row is not None and _is_like(row, value)
 
 
@@ -364,7 +382,7 @@ def _ship(session: Session, job: Job, *, at: datetime, by: Actor) -> None:
     missing = [
         str(name)
         for name in (JobProperty.RETURN_ADDRESS, JobProperty.DELIVERY_PACKAGE)
-        if session.get(CHILDREN[name][0], (job.id, *CHILDREN[name][1].values())) is None
+        if _child_of(session, job, name) is None
     ]
     if missing:
         raise NotReadyToShipError(missing)

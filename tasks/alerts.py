@@ -1,6 +1,8 @@
 """Acts of alerts: find what operators must hear of, write it down, and tell it until it is heard."""
 
 import asyncio
+import time
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -28,6 +30,7 @@ from tasks.run_history import prefect_client
 _OLD_ALERTS_MAX: Final = 1_000
 _WEBHOOK_SECONDS_MAX: Final = 10.0
 _IN_VAIN_MAX: Final = 3
+_SENDING_SECONDS_MAX: Final = 20.0
 
 
 @act
@@ -62,21 +65,23 @@ def find_alerts(lease_seconds: float, overdue_after: timedelta, rows_max: int) -
         overdue_after: retention is overdue when the oldest job that is due has been for longer.
         rows_max: jobs of each kind.
     """
-    with writing() as session:
+    with reading() as session:
         now = database_time(session)
         found = jobs_to_tell_of(session, now, lease_seconds, rows_max)
         oldest = oldest_expired(session, now)
-        if oldest is not None and now - oldest > overdue_after:
-            found.append(Found(AlertKind.RETENTION_OVERDUE, f"{now:%Y-%m-%d}"))
+    if oldest is not None and now - oldest > overdue_after:
+        found.append(Found(AlertKind.RETENTION_OVERDUE, f"{now:%Y-%m-%d}"))
+    with writing() as session:
         remove_old_alerts(session, now, _OLD_ALERTS_MAX)
         return raise_alerts(session, found, now)
 
 
 @act
 def send_alerts(webhook_url: str, webhook_token: SecretStr, rows_max: int) -> int:
-    """Tell alerts as events of Prefect's, and to a webhook, each at least once.
+    """Tell alerts as events of Prefect's, and then to a webhook, each at least once.
 
-    Whoever does not answer is asked again later; who did not three times is asked no more this time.
+    Whoever does not answer is asked again later; who did not three times is asked no more this time. After 20
+    seconds nobody is told any more this time, because other work waits, and slow answers may be many.
 
     Args:
         webhook_url: where alerts are posted; empty for nowhere.
@@ -88,20 +93,32 @@ def send_alerts(webhook_url: str, webhook_token: SecretStr, rows_max: int) -> in
     """
     with reading() as session:
         due = alerts_to_send(session, database_time(session), rows_max)
-    untold = events_in_vain = posts_in_vain = 0
-    for alert in due:
-        is_event_sent = alert.event_sent or _send_event(alert)
-        events_in_vain += not is_event_sent
-        is_told = is_event_sent
-        if is_event_sent and webhook_url:
-            is_told = posts_in_vain < _IN_VAIN_MAX and asyncio.run(_post(alert, webhook_url, webhook_token))
-            posts_in_vain += not is_told
+    deadline = time.monotonic() + _SENDING_SECONDS_MAX
+    events = _tell((alert for alert in due if not alert.event_sent), _send_event, deadline)
+    told = {alert.key: True for alert in due if alert.event_sent or events.get(alert.key)}
+    if webhook_url:
+        heard = (alert for alert in due if alert.key in told)
+        told = _tell(heard, lambda alert: asyncio.run(_post(alert, webhook_url, webhook_token)), deadline)
+    for key in events | told:
         with writing() as session:
-            record_try(session, alert.key, at=database_time(session), is_event_sent=is_event_sent, is_told=is_told)
-        untold += not is_told
-        if events_in_vain == _IN_VAIN_MAX:
+            record_try(
+                session,
+                key,
+                at=database_time(session),
+                is_event_sent=events.get(key, False),
+                is_told=told.get(key, False),
+            )
+    return len(due) - sum(told.values())
+
+
+def _tell(alerts: Iterable[Alert], tell: Callable[[Alert], bool], deadline: float) -> dict[str, bool]:
+    """Tell alerts one after the other until three were in vain or it is too late; key -> whether it was heard."""
+    told: dict[str, bool] = {}
+    for alert in alerts:
+        if list(told.values()).count(False) == _IN_VAIN_MAX or time.monotonic() >= deadline:
             break
-    return untold
+        told[alert.key] = tell(alert)
+    return told
 
 
 def _send_event(alert: Alert) -> bool:

@@ -10,7 +10,7 @@ from models.board import Board, BoardJob, read_board
 from models.database import database_time, reading, writing
 from models.due import DAYS_AHEAD
 from models.jobs import Job
-from models.runs import record_run
+from models.runs import record_run_of_jobs
 from tasks.acts import act
 from tasks.artifacts import leave_markdown, moment
 from tasks.run_history import prefect_client
@@ -49,8 +49,7 @@ def show_board(board: Board, flow_run_id: UUID | None) -> None:
         here = session.exec(
             select(Job.id).where(col(Job.id).in_(set(board.named()))).with_for_update(skip_locked=True)
         ).all()
-        for job_id in here:
-            record_run(session, job_id, flow_run_id)
+        record_run_of_jobs(session, here, flow_run_id)
     with prefect_client() as client:
         leave_markdown(client, flow_run_id, _KEY, as_markdown(board, set(here)), "All jobs at a glance")
 

@@ -36,7 +36,6 @@ from models.faults import without_data
 from models.jobs import finish_cancel, move, read_job
 from models.lifecycle import DRIVE_TO_COPY, ENDS, Actor, DriveState, JobState, JobType
 from models.requests import ReturnRequest, parse
-from models.runs import record_run
 from tasks.acts import act
 from tasks.copying import DriveCopying
 from tasks.export_journal import tidy_up
@@ -324,11 +323,7 @@ def pack_job(job_id: UUID, token: int) -> bool:
 
 
 @act
-def tell_of_overdue_packages(rows_max: int, flow_run_id: UUID | None) -> list[UUID]:
-    """Find jobs whose package has not come in 14 days, and write down that this run speaks of them."""
+def tell_of_overdue_packages(rows_max: int) -> int:
+    """Find jobs whose package has not come in 14 days, and write it down; tells how many are new."""
     with writing() as session:
-        overdue = list(tell_overdue_packages(session, database_time(session), rows_max))
-        if flow_run_id is not None:
-            for job_id in overdue:
-                record_run(session, job_id, flow_run_id)
-        return overdue
+        return len(tell_overdue_packages(session, database_time(session), rows_max))

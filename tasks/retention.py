@@ -14,11 +14,11 @@ from models.errors import JobsNotDeletedError
 from models.holds import count_held_jobs
 from models.jobs import HoldReason
 from models.lifecycle import JobState
-from models.runs import record_run
+from models.runs import record_run_of_jobs
 from tasks.acts import act
 from tasks.pace import Pace
 
-_STUCK_MAX: Final = 100
+_STUCK_MAX: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -26,12 +26,14 @@ class Sweep:
     """What a sweep deleted: how many jobs by state, and by how many seconds they were late.
 
     `stuck` are the jobs that are due and could not be deleted, each with the reason that the database's driver
-    gave; `gave_up` says that they were too many to go on.
+    gave; `gave_up` says that they were too many to go on. `is_over` says that there is no more to delete, or that
+    the sweep gave up.
     """
 
     deleted: Counter[JobState] = field(default_factory=Counter)
     stuck: dict[UUID, str] = field(default_factory=dict)
     gave_up: bool = False
+    is_over: bool = False
     late_seconds_max: float = 0
     late_seconds_sum: float = 0
 
@@ -63,7 +65,8 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int, stuck: Collecti
     """Delete jobs whose time was over at a moment: at most `rows_max`, up to `batch_rows` in one transaction.
 
     Safe to repeat, and by several at once: what is gone, or taken by another, is not found. A job that the
-    database refuses to delete keeps none of the others; after 100 of them the sweep gives up.
+    database refuses to delete keeps none of the others; after 1,000 of them the sweep gives up. What else goes
+    wrong ends it early, with what it did; it is raised where that is nothing.
 
     Args:
         at: the moment, aware UTC.
@@ -72,9 +75,19 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int, stuck: Collecti
         stuck: jobs that could not be deleted before, and are passed over.
 
     Returns:
-        What was deleted; fewer than `rows_max` means that nothing more is due, or another has taken it.
+        What was deleted.
     """
     sweep = Sweep()
+    try:
+        _delete_batches(sweep, at, batch_rows, rows_max, stuck)
+        return_free_pages()
+    except Exception:
+        if not (sweep.deleted or sweep.stuck):
+            raise
+    return sweep
+
+
+def _delete_batches(sweep: Sweep, at: datetime, batch_rows: int, rows_max: int, stuck: Collection[UUID]) -> None:
     pace = Pace(batch_rows)
     careful_rows = batch_rows
     while rows_max > 0:
@@ -87,22 +100,22 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int, stuck: Collecti
                 )
                 others = writes_of_others(session)
         except JobsNotDeletedError as error:
-            careful_rows = len(error.job_ids) // 2
-            if not careful_rows:
+            if len(error.job_ids) == 1:
                 sweep.stuck[error.job_ids[0]] = error.reason
-                careful_rows = batch_rows
-            sweep.gave_up = len(stuck) + len(sweep.stuck) >= _STUCK_MAX
-            if sweep.gave_up:
-                break
+            careful_rows = max(1, len(error.job_ids) // 2)
+            sweep.gave_up = sweep.is_over = len(stuck) + len(sweep.stuck) >= _STUCK_MAX
+            if sweep.is_over:
+                return
             continue
         for expired in deleted:
             sweep.add(expired, at)
-        if len(deleted) < batch:
-            break
+        sweep.is_over = len(deleted) < batch
+        if sweep.is_over:
+            return
         rows_max -= batch
+        # Where one is stuck the next often is: trust comes back little by little.
+        careful_rows = min(2 * careful_rows, batch_rows)
         pace.end(others)
-    return_free_pages()
-    return sweep
 
 
 @act
@@ -115,8 +128,7 @@ def list_expired(at: datetime, rows_max: int, flow_run_id: UUID | None) -> tuple
     with writing() as session:
         due = list(expired_jobs(session, at, rows_max, lock=flow_run_id is not None))
         if flow_run_id is not None:
-            for expired in due:
-                record_run(session, expired.job_id, flow_run_id)
+            record_run_of_jobs(session, [expired.job_id for expired in due], flow_run_id)
         return count_expired_jobs(session, at), due
 
 

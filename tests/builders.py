@@ -20,10 +20,10 @@ from models.bay import check_in
 from models.copies import BlobReport, DriveCopy
 from models.copy_logs import BlobStatus, DispositionStatus
 from models.database import database_time, reading, writing
-from models.drives import Drive, ExtraDrive
+from models.drives import Drive, ExtraDrive, drives_of
 from models.events import EventKind, JobEvent
 from models.jobs import Job, move, read_job, request_cancel
-from models.lifecycle import Actor, JobState
+from models.lifecycle import Actor, DriveState, JobState
 from models.locations import load_locations
 from models.manifests import BLOCK_BYTES_MAX, AttachedFile, Blob, Block, ImportDisposition, ManifestWriter
 from models.requests import JobRequest, parse
@@ -131,6 +131,13 @@ def job_in(
     if cancelled:
         request_cancel(session, job_id, at=at, by=Actor.CUSTOMER)
     return job_id
+
+
+def put_on_site(session: Session, job_id: UUID, at: datetime, state: DriveState = DriveState.RECEIVED) -> None:
+    """Let the drives of a job lie with us since a moment, or be in another state."""
+    for drive in drives_of(session, job_id):
+        drive.state, drive.state_since = state, at
+        session.add(drive)
 
 
 def age(job_id: UUID, by: timedelta) -> None:

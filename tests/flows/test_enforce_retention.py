@@ -1,6 +1,7 @@
 """enforce-retention deletes what is over, and its dry run lists just that."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +13,8 @@ from flows.enforce_retention import enforce_retention
 from models.alerts import Alert
 from models.clocks import Clock
 from models.database import database_time, engine, reading, writing
+from models.deletion import Expired, delete_expired_jobs
+from models.errors import DatabaseError, IntakeError
 from models.holds import place_hold
 from models.jobs import HoldReason, Job
 from models.lifecycle import Actor, JobState
@@ -133,6 +136,8 @@ def test_a_dry_run_tells_what_comes_due_in_the_next_days(now: datetime, shown: d
     assert message == "would delete 0 jobs; 2 more come due in 7 days; nothing was deleted"
     outlook = {row["what"]: row["figure"] for row in shown["retention-outlook"]}
     assert outlook.pop("due in the next 7 days") == "2 (2 Completed)"
+    assert outlook.pop("due, and kept by a legal hold") == "0"
+    assert outlook.pop("under legal hold, audit") == "1"
     days = {f"due on {now + ahead:%Y-%m-%d}" for ahead in (timedelta(hours=1), timedelta(days=6, hours=23))}
     assert outlook == dict.fromkeys(days, "1 (1 Completed)")
 
@@ -284,3 +289,71 @@ def test_beside_another_sweep_only_the_job_that_cannot_be_deleted_is_called_so(
     assert (ended.message or "").startswith("1 jobs could not be deleted: ")
     assert there() == kept | {stuck, *taken}
     allow_deletion(postgresql)
+
+
+def test_an_intake_that_is_away_stops_no_deletion_and_is_told(
+    now: datetime, shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run fails and operators hear of it, and all that is due is gone."""
+
+    def away(*_: object) -> None:
+        raise IntakeError("the intake folder cannot be read: stale")
+
+    monkeypatch.setattr("flows.enforce_retention.finish_taken_requests", away)
+    due, kept = make_jobs(now)
+    ended = enforce_retention.fn()
+    assert ended.is_failed()
+    assert ended.message == f"IntakeFileInvalid: the intake folder cannot be read: stale; deleted {len(due)} jobs"
+    assert there() == kept
+    assert kinds_of_alerts() == ["retention-failed"]
+
+
+@pytest.mark.parametrize("act", ["look_at_time", "look_ahead", "forget_runs", "close_finished_receipts"])
+def test_however_retention_fails_operators_hear_of_it(
+    now: datetime, shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """A fault of any act ends the run Failed."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise DatabaseError("the database refused: it")
+
+    monkeypatch.setattr(f"flows.enforce_retention.{act}", broken)
+    assert enforce_retention.fn().is_failed()
+    assert kinds_of_alerts() == ["retention-failed"]
+
+
+def test_a_run_that_can_write_down_no_alert_ends_with_its_own_fault(
+    now: datetime, shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the database is away."""
+
+    def broken(name: str) -> None:
+        raise DatabaseError(name)
+
+    monkeypatch.setattr("flows.enforce_retention.look_ahead", lambda *_: broken("first"))
+    monkeypatch.setattr("flows.enforce_retention.raise_alert", lambda *_: broken("second"))
+    assert (enforce_retention.fn().message or "").endswith("first")
+
+
+@pytest.mark.parametrize("is_passing", [True, False])
+def test_a_sweep_that_is_cut_tells_all_that_it_deleted(
+    now: datetime, shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch, is_passing: bool
+) -> None:
+    """The batches before the fault count; what passes is tried again by the next act."""
+    batches = iter(range(100))
+
+    def third_fails(*args: Any, **options: Any) -> Sequence[Expired]:
+        number = next(batches)
+        if number == 2 or (number > 2 and not is_passing):
+            raise DatabaseError("the database refused: it")
+        return delete_expired_jobs(*args, **options)
+
+    monkeypatch.setenv("DRIVEPOST_RETENTION_BATCH_ROWS", "2")
+    monkeypatch.setattr("tasks.retention.delete_expired_jobs", third_fails)
+    due, _ = make_jobs(now)
+    ended = enforce_retention.fn()
+    gone = len(due - there())
+    assert gone == (6 if is_passing else 4)
+    assert ended.is_completed() is is_passing
+    assert f"deleted {gone} jobs" in (ended.message or "")
+    assert {row["what"]: row["figure"] for row in shown["retention-report"]}["deleted in all"] == str(gone)

@@ -5,11 +5,10 @@ from typing import Final
 from uuid import UUID
 
 import pytest
-from sqlmodel import select
+from sqlmodel import Session, select
 
 from models.alerts import (
     ALERT_KEPT,
-    RETURN_DUE,
     Alert,
     AlertKind,
     Found,
@@ -19,11 +18,13 @@ from models.alerts import (
     record_try,
     remove_old_alerts,
 )
+from models.bay import check_in, return_drives
+from models.board import read_board
+from models.concerns import RETURN_DUE, Concern
 from models.database import reading, writing
 from models.deletion import delete_job
-from models.drives import drives_of
 from models.lifecycle import PACKAGE_OVERDUE, Actor, DriveState, JobState
-from tests.builders import NOON, job_in, set_columns
+from tests.builders import NOON, job_in, put_on_site, set_columns
 
 LEASE: Final = 60.0
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -79,14 +80,13 @@ def test_drives_that_could_go_back_are_told(any_database: str) -> None:
     """Of a job in Packaging, and of a cancelled one whose drives are here; not of one whose drives went back."""
     with writing() as session:
         packaging = job_in(session, JobState.PACKAGING)
+        put_on_site(session, packaging, NOON)
         made = {
             state: job_in(session, JobState.COMPLETED, f"cancelled-{state}", cancelled=True)
             for state in (DriveState.RECEIVED, DriveState.SHIPPED_BACK, DriveState.SPECIFIED)
         }
         for state, job_id in made.items():
-            (drive,) = drives_of(session, job_id)
-            drive.state = state
-            session.add(drive)
+            put_on_site(session, job_id, NOON, state)
         job_in(session, JobState.COMPLETED, "ended")
     due = NOON + RETURN_DUE
     assert tell_of(due - MICROSECOND) == []
@@ -95,10 +95,46 @@ def test_drives_that_could_go_back_are_told(any_database: str) -> None:
     assert tell_of(due + timedelta(days=1)) == []
 
 
+@pytest.mark.parametrize("is_extra", [False, True])
+@pytest.mark.parametrize("state", [JobState.CLOSED, JobState.COMPLETED])
+def test_a_package_that_comes_long_after_the_end_is_told_and_not_forgotten(
+    any_database: str, state: JobState, is_extra: bool
+) -> None:
+    """Three days after it was checked in, however old the end is; not once it went back."""
+    came = NOON + timedelta(days=35)
+    found = ["unlisted"] if is_extra else ["9CA995BB"]
+    with writing() as session:
+        job_id = job_in(session, state, cancelled=state is JobState.COMPLETED)
+        check_in(session, job_id, found, at=came, by=Actor.OPERATOR)
+    for days, told in ((-MICROSECOND, []), (timedelta(0), [(AlertKind.RETURN_DUE, job_id)])):
+        assert tell_of(came + RETURN_DUE + days) == told
+    with writing() as session:
+        assert alone(session, came + RETURN_DUE) == [job_id]
+        return_drives(session, job_id, None, at=came + RETURN_DUE, by=Actor.OPERATOR)
+        assert alone(session, came + RETURN_DUE) == []
+
+
+def alone(session: Session, at: datetime) -> list[UUID]:
+    """Read the jobs on the board whose drives are due back."""
+    return [job.job_id for job in read_board(session, at, LEASE, 10).concerns[Concern.DUE_BACK].oldest]
+
+
+def test_what_is_of_the_service_is_told_before_a_flood_of_jobs(any_database: str) -> None:
+    """Though it was found last."""
+    with writing() as session:
+        job_id = job_in(session, JobState.SHIPPING)
+        raise_alerts(session, [Found(AlertKind.PACKAGE_OVERDUE, str(n), job_id) for n in range(3)], NOON)
+        raise_alerts(session, [Found(AlertKind.RETENTION_FAILED, "then")], NOON + MINUTE)
+        kinds = [alert.kind for alert in alerts_to_send(session, NOON + MINUTE, 2)]
+    assert kinds == [AlertKind.RETENTION_FAILED, AlertKind.PACKAGE_OVERDUE]
+
+
 def test_many_are_told_over_several_rounds(any_database: str) -> None:
     """Each once, at most so many at a time."""
     with writing() as session:
         jobs = {job_in(session, JobState.PACKAGING, f"job{number}") for number in range(5)}
+        for each in jobs:
+            put_on_site(session, each, NOON)
     rounds = [tell_of(NOON + RETURN_DUE, rows_max=2) for _ in range(4)]
     assert [len(each) for each in rounds] == [2, 2, 1, 0]
     assert {job_id for each in rounds for _, job_id in each} == jobs

@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy import event, text
 from sqlmodel import Session, col, select
 
-from models.board import Board, Concern, read_board
+from models.board import Board, read_board
+from models.concerns import Concern
 from models.database import engine, writing
 from models.holds import place_hold
 from models.jobs import HoldReason, Job
 from models.lifecycle import Actor, JobState
-from tests.builders import NOON, job_in, set_columns
+from tests.builders import NOON, job_in, put_on_site, set_columns
 
 LEASE: Final = 60
 DAY: Final = timedelta(days=1)
@@ -49,8 +50,9 @@ def concerned(concern: Concern, session: Session, *, is_so: bool, name: str = "j
     late = timedelta(0) if is_so else SECOND
     if concern is Concern.OVERDUE:
         job_in(session, JobState.SHIPPING, name, NOON - 14 * DAY + late)
-    elif concern is Concern.PACKAGING:
-        job_in(session, JobState.PACKAGING, name, NOON - 3 * DAY + late)
+    elif concern is Concern.DUE_BACK:
+        job_id = job_in(session, JobState.PACKAGING, name, NOON - 3 * DAY + late)
+        put_on_site(session, job_id, NOON - 3 * DAY + late)
     elif concern is Concern.LATE_CANCEL:
         job_id = job_in(session, JobState.SHIPPING, name, NOON - DAY, cancelled=True)
         set_columns(session, job_id, cancel_requested_at=NOON - timedelta(minutes=10) + late)
@@ -84,7 +86,9 @@ def test_a_list_names_the_oldest_and_counts_the_others(sqlite: str) -> None:
     """Oldest first."""
     with writing() as session:
         made = [job_in(session, JobState.PACKAGING, f"job{day}", NOON - day * DAY) for day in range(4, 9)]
-        found = board_of(session, rows_max=2).concerns[Concern.PACKAGING]
+        for job_id in made:
+            put_on_site(session, job_id, NOON - 4 * DAY)
+        found = board_of(session, rows_max=2).concerns[Concern.DUE_BACK]
     assert found.count == 5
     assert [job.job_id for job in found.oldest] == [made[4], made[3]]
 
@@ -136,7 +140,7 @@ def test_no_part_of_the_board_reads_the_whole_table(any_database: str) -> None:
     """By the database's own plan; the control, which asks for what has no index, reads all there is."""
     with writing() as session:
         for state in JobState:
-            job_in(session, state, f"job-{state}", NOON - 20 * DAY)
+            put_on_site(session, job_in(session, state, f"job-{state}", NOON - 20 * DAY), NOON - 20 * DAY)
         if engine().dialect.name == "postgresql":
             # Of a few rows it would read all whatever is asked.
             session.connection().execute(text("SET LOCAL enable_seqscan = off"))

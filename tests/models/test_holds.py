@@ -1,9 +1,10 @@
 """A legal hold: nothing deletes the job, whoever asks and however, until an operator releases it."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import pytest
@@ -19,9 +20,25 @@ from models.erasure import due_erasures, erase_job_of_person, wish_erasure
 from models.errors import ActorNotAllowedError, AddressNeededError, JobHeldError, JobNotFoundError
 from models.events import EventKind
 from models.holds import ReleaseReason, count_held_jobs, place_hold, release_hold
-from models.jobs import HoldReason, read_job
+from models.jobs import HoldReason, move, read_job, request_cancel
 from models.lifecycle import Actor, JobState, Outcome
-from tests.builders import NOON, at_once, events_of, job_in, job_request, put, rows_of, with_every_row
+from models.requests import UpdateJobBody
+from models.updates import update_job
+from tasks.erasure import carry_out_erasures
+from tests.builders import (
+    ADDRESS,
+    DRIVE,
+    NOON,
+    PACKAGE,
+    RETURN_SHIPPING,
+    at_once,
+    events_of,
+    job_in,
+    job_request,
+    put,
+    rows_of,
+    with_every_row,
+)
 
 LATE: Final = NOON + timedelta(days=400)
 ENDS: Final = (JobState.CREATING, JobState.COMPLETED, JobState.CLOSED)
@@ -143,6 +160,68 @@ def test_a_shell_of_sqlite_without_foreign_keys_is_refused(sqlite: str) -> None:
     assert rows(job_id)["job"] == 1
 
 
+@pytest.mark.parametrize("column", ["id", "resource_key"])
+@pytest.mark.parametrize("act", ["INSERT", "UPDATE"])
+def test_sqlite_does_not_replace_a_held_job_away(sqlite: str, act: str, column: str) -> None:
+    """A row that takes the place of another tells no trigger of its deletion; a job that is not held goes."""
+    job_id = held_job()
+    with writing() as session:
+        other = job_in(session, JobState.COMPLETED, "other")
+    with closing(sqlite3.connect(sqlite.removeprefix("sqlite:///"))) as shell:
+        names = [row[1] for row in shell.execute("PRAGMA table_info(job)")]
+        values = ", ".join("?" if name == column else name for name in names)
+        replaced = f"INSERT OR REPLACE INTO job SELECT {values} FROM job WHERE id = ?"  # noqa: S608  names of columns
+        moved = f"UPDATE OR REPLACE job SET {column} = ? WHERE id = ?"  # noqa: S608  names of columns
+        statement = replaced if act == "INSERT" else moved
+        key = {"id": job_id.hex, "resource_key": "s1/g1/job1"}[column]
+        with pytest.raises(sqlite3.Error, match="JobHeld"):
+            shell.execute(statement, [key, other.hex])
+        shell.rollback()
+        assert rows(job_id)["job"] == 1
+        released(job_id)
+        shell.execute(statement, [key, other.hex])
+        shell.rollback()
+
+
+CHANGES: Final = {
+    "driveList": [{**DRIVE, "driveId": "another"}],
+    "returnAddress": {**ADDRESS, "city": "Elsewhere"},
+    "returnShipping": {**RETURN_SHIPPING, "carrierName": "another"},
+    "deliveryPackage": {**PACKAGE, "trackingNumber": "another"},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_update_overwrites_nothing_of_a_held_job(any_database: str, name: str) -> None:
+    """Twice; what is as it was, what was not there and what overwrites nothing is taken; released, all is."""
+    job_id = held_job(JobState.CREATING)
+    for _ in range(2):
+        with pytest.raises(JobHeldError), writing() as session:
+            change(session, job_id, {name: CHANGES[name]})
+    with writing() as session:
+        assert change(session, job_id, {"driveList": [DRIVE], "logLevel": "Verbose"}) is Outcome.DONE
+    released(job_id)
+    with writing() as session:
+        assert change(session, job_id, {name: CHANGES[name]}) is Outcome.DONE
+
+
+def test_what_a_held_job_lacks_may_be_added_and_it_may_be_sent(any_database: str) -> None:
+    """Address and package that were not there; then it goes its way."""
+    with writing() as session:
+        job_id = job_in(session, JobState.CREATING, returnAddress=None, deliveryPackage=None)
+        place_hold(session, job_id, HoldReason.AUDIT, at=NOON, by=Actor.OPERATOR)
+    added = {"returnAddress": ADDRESS, "deliveryPackage": PACKAGE, "state": "Shipping"}
+    with writing() as session:
+        assert change(session, job_id, added) is Outcome.DONE
+        assert change(session, job_id, {"cancelRequested": True}) is Outcome.DONE
+
+
+def change(session: Session, job_id: UUID, properties: dict[str, Any]) -> Outcome:
+    """Update a job as its customer does."""
+    body = UpdateJobBody.model_validate({"properties": properties})
+    return update_job(session, job_id, body, at=LATE, by=Actor.CUSTOMER)
+
+
 def test_postgresql_does_not_truncate_a_held_job_away(postgresql: str) -> None:
     """Refused while one job is held; allowed when none is."""
     job_id = held_job()
@@ -179,13 +258,32 @@ def test_an_erasure_waits_for_the_release(any_database: str) -> None:
 
 
 def test_a_person_is_not_erased_out_of_a_held_job_that_was_never_sent(any_database: str) -> None:
-    """It would be deleted whole; so it is a wish, and everything of it stays."""
-    job_id = held_job(JobState.CREATING)
+    """It would be deleted whole; so it is a wish, everything of it stays, and goes when it is released."""
+    with writing() as session:
+        job_id = job_in(session, JobState.CREATING)
+        place_hold(session, job_id, HoldReason.LITIGATION, at=NOON, by=Actor.OPERATOR)
     before = rows(job_id)
     with writing() as session:
         outcome = erase_job_of_person(session, job_id, JobState.CREATING, at=LATE, by=Actor.OPERATOR)
     assert outcome is Outcome.WISHED
     assert {**rows(job_id), "job_event": 0} == {**before, "job_event": 0}
+    assert carry_out_erasures.fn(10) == 0
+    assert rows(job_id)["job"] == 1
+    released(job_id)
+    assert carry_out_erasures.fn(10) == 1
+    assert rows(job_id)["job"] == 0
+    assert carry_out_erasures.fn(10) == 0
+
+
+def test_a_person_is_erased_out_of_a_job_that_was_sent_while_it_was_held(any_database: str) -> None:
+    """The wish goes with the job: it is not deleted, and erased once nothing goes back to the address."""
+    job_id = held_job(JobState.CREATING)
+    with writing() as session:
+        erase_job_of_person(session, job_id, JobState.CREATING, at=NOON, by=Actor.OPERATOR)
+        move(session, read_job(session, job_id), JobState.SHIPPING, at=NOON, by=Actor.CUSTOMER)
+    released(job_id)
+    assert carry_out_erasures.fn(10) == 0
+    assert rows(job_id)["job"] == 1
 
 
 def test_holds_are_operators_alone_and_each_is_told(any_database: str) -> None:
@@ -244,6 +342,51 @@ def test_a_hold_and_a_sweep_at_once_have_one_winner(raced: UUID, attempt: int) -
         assert isinstance(held, JobNotFoundError)
         assert swept == [raced]
         assert left["job"] == 0
+
+
+def _by_hand(job_id: UUID) -> None:
+    with writing() as session:
+        delete_job(session, job_id, at=NOON, by=Actor.CUSTOMER)
+
+
+def _by_replacement(job_id: UUID) -> object:
+    with writing() as session:
+        return put(session, job_request("job1"), NOON)
+
+
+def _by_erasure(job_id: UUID) -> object:
+    with writing() as session:
+        return erase_job_of_person(session, job_id, JobState.CREATING, at=NOON, by=Actor.OPERATOR)
+
+
+def _by_cancel(job_id: UUID) -> object:
+    with writing() as session:
+        return request_cancel(session, job_id, at=NOON, by=Actor.CUSTOMER)
+
+
+@pytest.mark.parametrize("act", [_by_hand, _by_replacement, _by_erasure, _by_cancel])
+def test_a_hold_and_whoever_takes_the_job_away_at_once_have_one_winner(
+    any_database: str, act: Callable[[UUID], object]
+) -> None:
+    """A job that is held is whole, whatever was asked at the same moment; else the operator is told it is gone."""
+    with writing() as session:
+        job_id = job_in(session, JobState.CREATING)
+        before = rows_of(session, job_id)
+
+    def hold() -> object:
+        with writing() as session:
+            return place_hold(session, job_id, HoldReason.AUDIT, at=NOON, by=Actor.OPERATOR)
+
+    held, taken = at_once(hold, lambda: act(job_id))
+    left = rows(job_id)
+    if held is Outcome.DONE:
+        assert isinstance(taken, JobHeldError | Outcome | UUID)
+        assert {**left, "job_event": 0} == {**before, "job_event": 0}
+    else:
+        assert isinstance(held, JobNotFoundError)
+        assert taken is None
+        assert left["job"] == 0
+    engine().dispose()
 
 
 def test_a_hold_placed_while_a_sweep_chooses_is_seen(postgresql: str) -> None:

@@ -14,12 +14,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, col, delete, select
 
 from models import database
+from models.clocks import Clock, look_at_clock
 from models.columns import Sealed
 from models.copies import BlobReport, DriveCopy
 from models.copy_logs import BlobStatus
 from models.database import engine, reading, require_current_tables, upgrade, writing
 from models.drives import Drive, ExtraDrive, give_out_keys
-from models.errors import DatabaseError, SealedValueError, SealingKeyError
+from models.errors import ClockJumpedError, DatabaseError, SealedValueError, SealingKeyError
 from models.events import EventKind, JobEvent
 from models.job_lists import list_jobs
 from models.jobs import Job
@@ -758,3 +759,13 @@ def test_a_report_of_an_export_goes_on_the_way_down(third_version: str) -> None:
         )
     migrate(third_version, "0003")
     assert [row["blob_number"] for row in rows_now()["blob_report"]] == [1, 1]
+
+
+def test_the_first_look_at_the_clock_is_compared_with_the_latest_event(third_version: str) -> None:
+    """A clock that was wrong when the fifth version came deletes nothing by that."""
+    migrate(third_version, "0005")
+    with writing() as session:
+        latest = max(event.at for job_id in JOBS for event in events_of(session, job_id))
+        assert session.get_one(Clock, 1).seen_at == latest
+        with pytest.raises(ClockJumpedError):
+            look_at_clock(session, timedelta(hours=25))

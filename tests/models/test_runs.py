@@ -5,20 +5,22 @@ from uuid import UUID, uuid4
 from models.database import reading, writing
 from models.deletion import delete_job
 from models.lifecycle import Actor, JobState
-from models.runs import record_run, runs_to_forget, strike_run
+from models.runs import record_run, record_run_of_jobs, runs_to_forget, strike_run
 from tests.builders import NOON, job_in, rows_of
 
 
 def test_a_run_is_written_down_once_however_often_it_says_so(any_database: str) -> None:
-    """And is nobody's to forget while its job lives."""
+    """Of one job or of many, and is nobody's to forget while its job lives."""
     run = uuid4()
     with writing() as session:
-        job_id = job_in(session, JobState.CREATING)
+        jobs = [job_in(session, JobState.CREATING, f"job{number}") for number in range(3)]
     for _ in range(2):
         with writing() as session:
-            record_run(session, job_id, run)
+            record_run(session, jobs[0], run)
+        with writing() as session:
+            record_run_of_jobs(session, jobs, run)
     with reading() as session:
-        assert rows_of(session, job_id)["job_run"] == 1
+        assert [rows_of(session, job_id)["job_run"] for job_id in jobs] == [1, 1, 1]
         assert runs_to_forget(session, 10) == []
 
 

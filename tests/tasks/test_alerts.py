@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any, Final
 from uuid import UUID
 
@@ -194,6 +195,22 @@ def test_a_webhook_that_is_gone_keeps_nobody_waiting_for_long(
     assert count == left() == len(prefect.events) == 5
     assert send(webhook) == 0
     assert len(webhook.heard) == 5
+
+
+def test_a_webhook_that_answers_slowly_is_left_for_later(
+    sqlite: str, webhook: Webhook, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer is a good one, and all together take too long; Prefect hears all, and nothing is lost."""
+    # Each look at the clock after the events is six seconds later.
+    clock = iter(range(0, 10_000, 6))
+    watch = SimpleNamespace(monotonic=lambda: next(clock) if len(prefect.events) == 5 else 0)
+    monkeypatch.setattr("tasks.alerts.time", watch)
+    with writing() as session:
+        now = database_time(session)
+        raise_alerts(session, [Found(AlertKind.RETENTION_FAILED, str(number)) for number in range(5)], now)
+    assert send(webhook) == left() == 1
+    assert len(webhook.heard) == 4
+    assert len(prefect.events) == 5
 
 
 def test_a_webhook_whose_answer_never_ends_keeps_nobody_waiting(

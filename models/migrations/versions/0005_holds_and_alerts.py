@@ -33,14 +33,40 @@ _ALERTS = (
     "package-due-back",
 )
 _DUE = sa.text("expires_at IS NOT NULL AND held_since IS NULL")
-_RARE = ("held_since", "cancel_requested_at", "erasure_wished_at", "copy_lease_until")
+_RARE = {
+    "held_since": "held_since IS NOT NULL",
+    "cancel_requested_at": "cancel_requested_at IS NOT NULL AND expires_at IS NULL",
+    "erasure_wished_at": "erasure_wished_at IS NOT NULL",
+    "copy_lease_until": "copy_lease_until IS NOT NULL",
+}
 """Columns that few jobs have a value in, and that are looked for by it; SQLite takes a whole index for `IS NULL`."""
+_HERE = {
+    "drive": ("state_since", "state IN ('Completed', 'CompletedMoreInfo', 'Received', 'Transferring')"),
+    "extra_drive": ("found_at", "shipped_back_at IS NULL"),
+}
+"""Of drives that lie with us: since when, and that they do."""
 
 # The word is the code of the error that a user is told.
-_GUARD_OF_SQLITE = """
+_GUARDS_OF_SQLITE = (
+    """
 CREATE TRIGGER job_held_stays BEFORE DELETE ON job WHEN old.held_since IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'JobHeld'); END
-"""
+""",
+    # What INSERT OR REPLACE and UPDATE OR REPLACE take away tells no trigger of a deletion.
+    """
+CREATE TRIGGER job_held_stays_at_insert BEFORE INSERT ON job WHEN EXISTS (
+    SELECT 1 FROM job WHERE +held_since IS NOT NULL AND (id = new.id OR resource_key = new.resource_key)
+)
+BEGIN SELECT RAISE(ABORT, 'JobHeld'); END
+""",
+    """
+CREATE TRIGGER job_held_stays_at_update BEFORE UPDATE OF id, resource_key ON job WHEN EXISTS (
+    SELECT 1 FROM job
+    WHERE +held_since IS NOT NULL AND id <> old.id AND (id = new.id OR resource_key = new.resource_key)
+)
+BEGIN SELECT RAISE(ABORT, 'JobHeld'); END
+""",
+)
 _GUARDS_OF_POSTGRESQL = (
     """
 CREATE OR REPLACE FUNCTION refuse_to_delete_held_job() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -91,12 +117,15 @@ def upgrade() -> None:
     op.create_index("ix_job_state_since", "job", ["state", "state_since"])
     for column in ("cancel_requested_at", "erasure_wished_at"):
         op.drop_index(f"ix_job_{column}", "job")
-    for column in _RARE:
-        there = sa.text(f"{column} IS NOT NULL")
+    for column, condition in _RARE.items():
+        there = sa.text(condition)
         op.create_index(f"ix_job_{column}", "job", [column], sqlite_where=there, postgresql_where=there)
+    for table, (column, condition) in _HERE.items():
+        here = sa.text(condition)
+        op.create_index(f"ix_{table}_here", table, [column], sqlite_where=here, postgresql_where=here)
     op.drop_index("ix_receipt_entry_receipt_id", "receipt_entry")  # nothing looks for it, and every deletion paid
     is_sqlite = op.get_bind().dialect.name == "sqlite"
-    for guard in (_GUARD_OF_SQLITE,) if is_sqlite else _GUARDS_OF_POSTGRESQL:
+    for guard in _GUARDS_OF_SQLITE if is_sqlite else _GUARDS_OF_POSTGRESQL:
         op.execute(guard)
     op.create_table(
         "clock",
@@ -104,6 +133,8 @@ def upgrade() -> None:
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    # The first look at the clock, too, has something to be compared with, where there is anything to be deleted.
+    op.execute("INSERT INTO clock (id, seen_at) SELECT 1, max(at) FROM job_event HAVING max(at) IS NOT NULL")
     op.create_table(
         "alert",
         sa.Column("key", sa.String(), nullable=False),
@@ -124,12 +155,15 @@ def downgrade() -> None:
     op.drop_table("alert")
     op.drop_table("clock")
     if op.get_bind().dialect.name == "sqlite":
-        op.execute("DROP TRIGGER job_held_stays")
+        for name in ("job_held_stays", "job_held_stays_at_insert", "job_held_stays_at_update"):
+            op.execute(f"DROP TRIGGER {name}")
     else:
         op.execute("DROP TRIGGER job_held_stays_at_truncate ON job")
         op.execute("DROP TRIGGER job_held_stays ON job")
         op.execute("DROP FUNCTION refuse_to_delete_held_job")
     op.create_index("ix_receipt_entry_receipt_id", "receipt_entry", ["receipt_id"])
+    for table in _HERE:
+        op.drop_index(f"ix_{table}_here", table)
     for column in _RARE:
         op.drop_index(f"ix_job_{column}", "job")
     for column in ("cancel_requested_at", "erasure_wished_at"):
