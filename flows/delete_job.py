@@ -4,12 +4,11 @@ from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
-from prefect.artifacts import create_table_artifact
-
 from flows.promises import AnyJobReference, Ended, JobReference, done, promise, run_id
 from models.deletion_preview import DeletionPreview
 from models.errors import JobNotFoundError, RequestError
 from models.settings import Settings
+from tasks.artifacts import show_table
 from tasks.intake import remove_spent_requests, set_aside_taken_requests
 from tasks.jobs import delete_rows_of_job, look_at_deletion, open_job, open_job_or_its_traces, require_second_name
 from tasks.run_history import forget_runs, hide_parameters
@@ -74,7 +73,6 @@ def _look(job_id: UUID) -> Ended:
 
 
 def _show(job_id: UUID, found: DeletionPreview) -> None:
-    if run_id():
-        rows = [{"what": f"rows of {table}", "count": count} for table, count in sorted(found.rows.items())]
-        rows.append({"what": "runs here, with their logs and artifacts", "count": found.runs})
-        create_table_artifact(table=rows, key=_KEY, description=f"What goes when job {job_id} is deleted")
+    rows = [{"what": f"rows of {table}", "count": count} for table, count in sorted(found.rows.items())]
+    rows.append({"what": "runs here, with their logs and artifacts", "count": found.runs})
+    show_table(run_id(), _KEY, rows, f"What goes when job {job_id} is deleted")

@@ -26,7 +26,8 @@ from models.jobs import read_job
 from models.receipts import was_job_deleted
 from models.runs import TAG, record_run, record_run_of_deleted_job, recorded_runs
 from tasks.acts import act
-from tasks.run_history import JOB_NAMES, prefect_client
+from tasks.prefect_api import prefect_client
+from tasks.run_history import JOB_NAMES
 
 _JOB: Final = JOB_NAMES[0]
 _PAGE: Final = 200
