@@ -26,7 +26,7 @@ from prefect.exceptions import ObjectNotFound
 from models.database import reading, writing
 from models.errors import PrefectAwayError
 from models.lifecycle import JobType
-from models.runs import TAG, runs_to_forget, strike_run
+from models.runs import OPERATOR, TAG, runs_to_forget, strike_run
 from tasks.acts import act
 from tasks.artifacts import remove_artifacts
 from tasks.prefect_api import prefect_client
@@ -123,18 +123,22 @@ def hide_names() -> int:
     No act of ours ran in them, so that they are on no list of a job's runs and would outlive it. A run that names
     a user empties its parameters itself, unless it never came to that. Looked at are the 200 that ended last.
     """
-    ended = FlowRunFilter(
-        state=FlowRunFilterState(
-            type=FlowRunFilterStateType(any_=[StateType.CANCELLED, StateType.CRASHED, StateType.FAILED])
-        ),
-        tags=FlowRunFilterTags(all_=[TAG]),
-    )
     with prefect_client() as client:
-        runs = client.read_flow_runs(flow_run_filter=ended, limit=_PAGE, sort=FlowRunSort.END_TIME_DESC)
+        runs = runs_cut_short(client, StateType.CANCELLED, StateType.CRASHED, StateType.FAILED)
         named = [run for run in runs if _names_somebody(run)]
         for run in named:
             client.update_flow_run(run.id, parameters={})
     return len(named)
+
+
+def runs_cut_short(client: SyncPrefectClient, *states: StateType) -> list[FlowRun]:
+    """Find the 200 runs that ended last in one of these states, of those that may name somebody."""
+    ended = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+        # Not those of the clock: after a night without workers, hundreds of them are dropped at once.
+        tags=FlowRunFilterTags(all_=[TAG, OPERATOR]),
+    )
+    return client.read_flow_runs(flow_run_filter=ended, limit=_PAGE, sort=FlowRunSort.END_TIME_DESC)
 
 
 def _names_somebody(run: FlowRun) -> bool:
