@@ -99,14 +99,20 @@ def test_a_deleted_job_is_found_nowhere_in_the_portal(portal: Portal) -> None:
     assert str(job_id) not in str(told)
 
 
-def test_a_dry_run_of_the_retention_shows_what_is_due(portal: Portal) -> None:
-    """By id, as an artifact; nothing is deleted."""
+def test_the_retention_shows_what_is_due_and_then_what_it_deleted(portal: Portal) -> None:
+    """By id in a dry run, which deletes nothing; the report of the sweep names no job."""
     due = made(JobState.COMPLETED, "due", days=91)
     portal.run("enforce-retention", ticks=1)
     portal.see("would delete")
     portal.open_artifact("retention-dry-run")
     portal.see(str(due))
-    portal.picture("retention")
+    portal.run("enforce-retention")
+    portal.see("runs of deleted jobs")
+    portal.open_artifact("retention-report")
+    portal.see("deleted, 90 days Completed")
+    portal.see("due in the next 7 days")
+    portal.picture("report")
+    assert str(due) not in portal.page.inner_text("body")
 
 
 def test_the_board_shows_all_jobs_and_what_is_stuck(portal: Portal) -> None:
