@@ -8,6 +8,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from models.database import database_time, writing
 from models.lifecycle import JobState
+from tasks import run_history
 from tasks.run_history import forget_runs
 from tests.browser.conftest import Portal
 from tests.builders import age, job_in
@@ -74,8 +75,9 @@ def test_a_refused_delete_says_why(portal: Portal, state: JobState, confirm: str
     portal.see(f"{state} since")
 
 
-def test_a_deleted_job_is_found_nowhere_in_the_portal(portal: Portal) -> None:
+def test_a_deleted_job_is_found_nowhere_in_the_portal(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     """First looked at by a dry run, then deleted from the form; no run and no artifact knows its id any more."""
+    monkeypatch.setattr(run_history, "_LAST_WORDS", timedelta(0))
     job_id = made(JobState.COMPLETED, "doomed")
     portal.run("delete-job", "s1/g1/doomed", ticks=1)
     portal.see(f"nothing was deleted; deleting job {job_id}, which is Completed, would be done")
