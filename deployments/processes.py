@@ -167,6 +167,8 @@ class PrefectServer:
 _SERVER_ENVIRONMENT: Final = {
     # In memory, the default, a place taken by a run is never given back if the server was restarted meanwhile.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    # The UI asks whom it came from: by a tunnel or a proxy the browser knows this server under another address.
+    "PREFECT_SERVER_UI_API_URL": "/api",
     # What Prefect keeps of runs that nobody forgets by name is gone after 90 days too.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 24 * 3600),

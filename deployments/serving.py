@@ -44,7 +44,7 @@ from flows.show_board import show_board
 from flows.show_dashboard import show_dashboard
 from flows.show_job import show_job
 from models.database import require_current_tables
-from models.runs import TAG
+from models.runs import OPERATOR, TAG
 from models.settings import Settings
 
 POLL_SECONDS: Final = 2.0
@@ -80,7 +80,7 @@ def deployments(settings: Settings) -> list[RunnerDeployment]:
     """Describe every deployment: what operators trigger, and what runs by the clock in UTC."""
     interval = Interval(timedelta(seconds=settings.advance_interval_seconds), timezone="UTC")
     return [
-        *[_deployment(flow, "operator") for flow in _BY_OPERATORS],
+        *[_deployment(flow, OPERATOR) for flow in _BY_OPERATORS],
         _deployment(enforce_retention, "clock", Cron(settings.retention_cron, timezone="UTC")),
         _deployment(rotate_keys, "clock", Cron(settings.rotation_cron, timezone="UTC")),
         _deployment(find_traces, "clock", Cron(settings.traces_cron, timezone="UTC")),

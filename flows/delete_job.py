@@ -4,12 +4,11 @@ from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
-from prefect.artifacts import create_table_artifact
-
 from flows.promises import AnyJobReference, Ended, JobReference, done, promise, run_id
 from models.deletion_preview import DeletionPreview
-from models.errors import JobNotFoundError, RequestError
+from models.errors import JobNotFoundError
 from models.settings import Settings
+from tasks.artifacts import show_table
 from tasks.intake import remove_spent_requests, set_aside_taken_requests
 from tasks.jobs import delete_rows_of_job, look_at_deletion, open_job, open_job_or_its_traces, require_second_name
 from tasks.run_history import forget_runs, hide_parameters
@@ -43,22 +42,22 @@ def delete_job(
         confirm: The same job a second time, by its id or by subscription/resourceGroup/name. A dry run needs none.
         dry_run: Show what would be deleted, and delete nothing.
     """
-    if dry_run:
-        return _look(open_job(job, run_id()))
+    try:
+        return _look(open_job(job, run_id())) if dry_run else _delete(job, confirm)
+    finally:
+        # The second name may be of another job: its names would stay here when it is deleted.
+        hide_parameters(run_id())
+
+
+def _delete(job: str, confirm: str) -> Ended:
     settings = Settings()
     job_id = open_job_or_its_traces(job, run_id())
-    try:
-        require_second_name(job_id, confirm)
-    except RequestError:
-        # The second name may be of a job that is gone.
-        hide_parameters(run_id())
-        raise
+    require_second_name(job_id, confirm)
     set_aside_taken_requests(settings.intake, job_id)
     # REST's delete has come before, or somebody else's comes in between; what is left to do is the same.
     with suppress(JobNotFoundError):
         delete_rows_of_job(job_id)
     remove_spent_requests(settings.intake)
-    hide_parameters(run_id())
     forgotten = forget_runs(settings.history_runs_max, job_id, run_id())
     return done(f"the job is deleted, and {forgotten} of its runs are forgotten; this one will be, too")
 
@@ -74,7 +73,6 @@ def _look(job_id: UUID) -> Ended:
 
 
 def _show(job_id: UUID, found: DeletionPreview) -> None:
-    if run_id():
-        rows = [{"what": f"rows of {table}", "count": count} for table, count in sorted(found.rows.items())]
-        rows.append({"what": "runs here, with their logs and artifacts", "count": found.runs})
-        create_table_artifact(table=rows, key=_KEY, description=f"What goes when job {job_id} is deleted")
+    rows = [{"what": f"rows of {table}", "count": count} for table, count in sorted(found.rows.items())]
+    rows.append({"what": "runs here, with their logs and artifacts", "count": found.runs})
+    show_table(run_id(), _KEY, rows, f"What goes when job {job_id} is deleted")

@@ -6,8 +6,6 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
-from prefect.artifacts import create_table_artifact
-
 from flows.promises import Ended, done, failed, promise, run_id, say
 from models.alerts import AlertKind
 from models.deletion import Expired
@@ -16,6 +14,7 @@ from models.errors import ClockJumpedError, DrivepostError
 from models.lifecycle import KEPT, JobState
 from models.settings import Settings
 from tasks.alerts import look_at_time, raise_alert
+from tasks.artifacts import show_table
 from tasks.intake import finish_taken_requests
 from tasks.receipts import close_finished_receipts
 from tasks.retention import Outlook, Sweep, delete_expired, list_expired, look_ahead, tell_time
@@ -192,5 +191,4 @@ def _by_state(jobs: Counter[JobState]) -> str:
 
 def _show(key: str, rows: list[dict[str, str]], description: str) -> None:
     say(f"{description}: {len(rows):,} rows")
-    if run_id():
-        create_table_artifact(table=rows, key=key, description=description)
+    show_table(run_id(), key, rows, description)

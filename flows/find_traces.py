@@ -8,12 +8,12 @@ from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from prefect.artifacts import create_table_artifact
 from sqlalchemy.engine import make_url
 
 from flows.promises import Ended, RequestFile, done, failed, promise, run_id
 from models.errors import TracesFoundError
 from models.settings import Settings
+from tasks.artifacts import show_table
 from tasks.canaries import create_canary_job, read_words
 from tasks.intake import remove_request_file
 from tasks.jobs import accept_cancel, complete_cancelled_job, delete_rows_of_job
@@ -128,20 +128,21 @@ def _tell(report: Report, words: int, settings: Settings) -> Ended:
         return failed(f"{searched}; nothing was found, but not everything could be searched{left_out}")
     if not report.hits_total:
         return done(f"{searched}, and nothing was found{left_out}")
-    if run_id():
-        create_table_artifact(
-            key="traces-found",
-            table=[
-                {
-                    "word": str(hit.word),
-                    "written as": hit.encoding,
-                    "place": _shown(hit.place, settings),
-                    "offset": hit.offset,
-                }
-                for hit in report.hits[:_TOLD_MAX]
-            ],
-            description="What should be gone and is still there; words go by their place in the list, from 0",
-        )
+    rows = [
+        {
+            "word": str(hit.word),
+            "written as": hit.encoding,
+            "place": _shown(hit.place, settings),
+            "offset": hit.offset,
+        }
+        for hit in report.hits[:_TOLD_MAX]
+    ]
+    show_table(
+        run_id(),
+        "traces-found",
+        rows,
+        "What should be gone and is still there; words go by their place in the list, from 0",
+    )
     found = TracesFoundError(report.hits_total, report.words_found, _shown(report.hits[0].place, settings))
     return failed(f"{found.line}; {searched}{left_out}")
 

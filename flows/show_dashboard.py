@@ -3,10 +3,9 @@
 from typing import Final
 from uuid import UUID
 
-from prefect.artifacts import create_table_artifact
-
 from flows.promises import DashboardReference, Ended, done, promise, run_id, say
 from models.dashboards import ShownJob
+from tasks.artifacts import show_table
 from tasks.portal import list_jobs_of_dashboard
 
 _ROWS_MAX: Final = 1_000
@@ -46,5 +45,4 @@ def _row(job: ShownJob) -> dict[str, str]:
 
 def _show(rows: list[dict[str, str]]) -> None:
     say(f"Jobs of a dashboard: {len(rows):,} rows")
-    if run_id():
-        create_table_artifact(table=rows, key="dashboard", description="Jobs of a dashboard")
+    show_table(run_id(), "dashboard", rows, "Jobs of a dashboard")

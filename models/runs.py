@@ -17,6 +17,9 @@ from models.personal_data import impersonal
 TAG: Final = "drivepost"
 """On every deployment of ours, and so on every run of it."""
 
+OPERATOR: Final = "operator"
+"""On those alone that people and the REST API trigger: what runs by the clock names nobody."""
+
 
 class JobRun(SQLModel, table=True):
     """One flow run that worked on, or spoke of, one job; `is_job_deleted` says that it is to be forgotten."""

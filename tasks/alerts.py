@@ -25,7 +25,7 @@ from models.database import database_time, reading, writing
 from models.due import oldest_expired
 from models.errors import PrefectAwayError
 from tasks.acts import act
-from tasks.run_history import prefect_client
+from tasks.prefect_api import prefect_client
 
 _OLD_ALERTS_MAX: Final = 1_000
 _WEBHOOK_SECONDS_MAX: Final = 10.0

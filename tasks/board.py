@@ -13,7 +13,7 @@ from models.jobs import Job
 from models.runs import record_run_of_jobs
 from tasks.acts import act
 from tasks.artifacts import leave_markdown, moment
-from tasks.run_history import prefect_client
+from tasks.prefect_api import prefect_client
 
 _KEY: Final = "board"
 

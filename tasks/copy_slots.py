@@ -16,7 +16,7 @@ from models.database import reading
 from models.errors import PrefectAwayError
 from models.jobs import read_job
 from tasks.acts import act
-from tasks.run_history import prefect_client
+from tasks.prefect_api import prefect_client
 
 LEASE_SECONDS: Final = 60
 """The shortest lease that Prefect gives: what a killed copy held is free so long after its last sign of life."""

@@ -16,7 +16,6 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
 from prefect.states import Cancelled, Crashed
 
@@ -26,7 +25,8 @@ from models.jobs import read_job
 from models.receipts import was_job_deleted
 from models.runs import TAG, record_run, record_run_of_deleted_job, recorded_runs
 from tasks.acts import act
-from tasks.run_history import JOB_NAMES, prefect_client
+from tasks.prefect_api import prefect_client
+from tasks.run_history import JOB_NAMES, runs_cut_short
 
 _JOB: Final = JOB_NAMES[0]
 _PAGE: Final = 200
@@ -132,12 +132,8 @@ def record_unbegun_runs() -> int:
     Returns:
         How many were written down.
     """
-    ended = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLED, StateType.CRASHED])),
-        tags=FlowRunFilterTags(all_=[TAG]),
-    )
     with prefect_client() as client:
-        runs = client.read_flow_runs(flow_run_filter=ended, limit=_PAGE, sort=FlowRunSort.END_TIME_DESC)
+        runs = runs_cut_short(client, StateType.CANCELLED, StateType.CRASHED)
     meant = {run.id: str(run.parameters[_JOB]) for run in runs if run.parameters.get(_JOB)}
     with reading() as session:
         known = recorded_runs(session, list(meant))

@@ -16,6 +16,7 @@ from models.database import reading
 from models.job_facts import DriveFacts, percent_of_all
 from models.lifecycle import DriveState
 from models.progress import read_progress
+from tasks.artifacts import fill, make_empty
 
 _EVERY_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = 0.2
@@ -71,7 +72,9 @@ class Progress:
         self._drives = {**self._drives, drive_number: told}
         if self._thread is None:
             # The settings that name the server are kept in the context.
-            self._thread = Thread(target=copy_context().run, args=(self._show,), name="progress", daemon=True)
+            self._thread = Thread(
+                target=copy_context().run, args=(self._show, self._flow_run_id), name="progress", daemon=True
+            )
             self._thread.start()
 
     def close(self) -> None:
@@ -82,7 +85,7 @@ class Progress:
 
     # -- the thread --------------------------------------------------------------------------------------
 
-    def _show(self) -> None:
+    def _show(self, flow_run_id: UUID) -> None:
         # Whatever befalls Prefect, its client or its settings is no reason for a copy to fail.
         with (
             suppress(Exception),
@@ -90,10 +93,10 @@ class Progress:
             temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
             get_client(httpx_settings={"timeout": _LAST_SECONDS_MAX}, sync_client=True) as client,
         ):
-            self._show_by(client)
+            self._show_by(client, flow_run_id)
 
-    def _show_by(self, client: SyncPrefectClient) -> None:
-        artifact_id: str | None = None
+    def _show_by(self, client: SyncPrefectClient, flow_run_id: UUID) -> None:
+        artifact_id: UUID | None = None
         shown: dict[int, DriveFacts] | None = None
         give_up: float | None = None
         while give_up is None or monotonic() < give_up:
@@ -102,7 +105,7 @@ class Progress:
             newest = self._drives
             with suppress(Exception):
                 if newest is not shown:
-                    artifact_id = self._write(client, artifact_id, newest)
+                    artifact_id = self._write(client, flow_run_id, artifact_id, newest)
                     shown = newest
             if give_up is None:
                 self._over.wait(_EVERY_SECONDS)
@@ -111,31 +114,32 @@ class Progress:
             else:
                 sleep(_AGAIN_SECONDS)
 
-    def _write(self, client: SyncPrefectClient, artifact_id: str | None, drives: dict[int, DriveFacts]) -> str:
+    def _write(
+        self, client: SyncPrefectClient, flow_run_id: UUID, artifact_id: UUID | None, drives: dict[int, DriveFacts]
+    ) -> UUID:
         """Write the artifact, and tell its id."""
-        # By bare requests: Prefect's own functions would add an event each time, and events have no delete call.
-        told = _told(self._job_id, drives)
-        artifact_id = artifact_id or self._find(client)
-        if artifact_id is not None:
-            client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact_id}, json=told)
-            return artifact_id
-        made = {"key": self._key, "type": "progress", "flow_run_id": str(self._flow_run_id), **told}
-        return str(client.request("POST", "/artifacts/", json=made).json()["id"])
+        artifact_id = (
+            artifact_id
+            or self._find(client, flow_run_id)
+            or make_empty(client, flow_run_id, self._key, "progress")
+        )
+        fill(client, artifact_id, float(percent_of_all(drives.values()) or 0), _described(self._job_id, drives))
+        return artifact_id
 
-    def _find(self, client: SyncPrefectClient) -> str | None:
+    def _find(self, client: SyncPrefectClient, flow_run_id: UUID) -> UUID | None:
         """Find what an earlier drive of this run, or an earlier try, has made."""
         of_run = ArtifactFilter(
             key=ArtifactFilterKey(any_=[self._key]),
-            flow_run_id=ArtifactFilterFlowRunId(any_=[self._flow_run_id]),
+            flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]),
         )
         made = client.read_artifacts(artifact_filter=of_run, limit=1)
-        return str(made[0].id) if made else None
+        return made[0].id if made else None
 
 
-def _told(job_id: UUID, drives: dict[int, DriveFacts]) -> dict[str, object]:
+def _described(job_id: UUID, drives: dict[int, DriveFacts]) -> str:
     begun = {number: drive for number, drive in drives.items() if drive.bytes_total is not None}
     told = ", ".join(
         f"drive {number}: {drive.bytes_succeeded:,} of {drive.bytes_total:,} bytes"
         for number, drive in sorted(begun.items())
     )
-    return {"data": float(percent_of_all(drives.values()) or 0), "description": f"Job {job_id}: {told}"}
+    return f"Job {job_id}: {told}"

@@ -1,16 +1,13 @@
 """Acts on Prefect's own records: runs started, and runs of deleted jobs forgotten."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
     DeploymentFilter,
     DeploymentFilterId,
     FlowFilter,
@@ -24,13 +21,15 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 
 from models.database import reading, writing
 from models.errors import PrefectAwayError
 from models.lifecycle import JobType
-from models.runs import TAG, runs_to_forget, strike_run
+from models.runs import OPERATOR, TAG, runs_to_forget, strike_run
 from tasks.acts import act
+from tasks.artifacts import remove_artifacts
+from tasks.prefect_api import prefect_client
 
 _COPIES: Final = {JobType.IMPORT: "import-drives", JobType.EXPORT: "export-blobs"}
 """Which flow copies the jobs of a type."""
@@ -49,20 +48,6 @@ _PAGES_MAX: Final = 50
 _LONGEST_ACT: Final = timedelta(hours=1)
 _LAST_WORDS: Final = timedelta(seconds=5)
 _UNDER_WAY: Final = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
-
-
-@contextmanager
-def prefect_client() -> Iterator[SyncPrefectClient]:
-    """Ask Prefect.
-
-    Raises:
-        PrefectAwayError: it does not answer, or refuses.
-    """
-    try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        raise PrefectAwayError(f"Prefect's server does not answer: {type(error).__name__}") from None
 
 
 @act
@@ -138,18 +123,22 @@ def hide_names() -> int:
     No act of ours ran in them, so that they are on no list of a job's runs and would outlive it. A run that names
     a user empties its parameters itself, unless it never came to that. Looked at are the 200 that ended last.
     """
-    ended = FlowRunFilter(
-        state=FlowRunFilterState(
-            type=FlowRunFilterStateType(any_=[StateType.CANCELLED, StateType.CRASHED, StateType.FAILED])
-        ),
-        tags=FlowRunFilterTags(all_=[TAG]),
-    )
     with prefect_client() as client:
-        runs = client.read_flow_runs(flow_run_filter=ended, limit=_PAGE, sort=FlowRunSort.END_TIME_DESC)
+        runs = runs_cut_short(client, StateType.CANCELLED, StateType.CRASHED, StateType.FAILED)
         named = [run for run in runs if _names_somebody(run)]
         for run in named:
             client.update_flow_run(run.id, parameters={})
     return len(named)
+
+
+def runs_cut_short(client: SyncPrefectClient, *states: StateType) -> list[FlowRun]:
+    """Find the 200 runs that ended last in one of these states, of those that may name somebody."""
+    ended = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+        # Not those of the clock: after a night without workers, hundreds of them are dropped at once.
+        tags=FlowRunFilterTags(all_=[TAG, OPERATOR]),
+    )
+    return client.read_flow_runs(flow_run_filter=ended, limit=_PAGE, sort=FlowRunSort.END_TIME_DESC)
 
 
 def _names_somebody(run: FlowRun) -> bool:
@@ -238,7 +227,7 @@ def _forget(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
     for child in client.read_flow_runs(flow_run_filter=_children_of(flow_run_id), limit=_PAGE):
         if not _forget(client, child.id):
             return False
-    _forget_artifacts(client, flow_run_id)
+    remove_artifacts(client, flow_run_id)
     with suppress(ObjectNotFound):
         client.delete_flow_run(flow_run_id)
     return True
@@ -258,14 +247,3 @@ def _is_telling(run: FlowRun) -> bool:
         return age < _LAST_WORDS
     # A run that died without a word keeps its state for ever.
     return run.state.type is not StateType.SCHEDULED and age < _LONGEST_ACT
-
-
-def _forget_artifacts(client: SyncPrefectClient, flow_run_id: UUID) -> None:
-    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
-    for _ in range(_PAGES_MAX):
-        artifacts = client.read_artifacts(artifact_filter=of_run, limit=_PAGE)
-        for artifact in artifacts:
-            with suppress(ObjectNotFound):
-                client.delete_artifact(artifact.id)
-        if len(artifacts) < _PAGE:
-            return

@@ -17,7 +17,7 @@ from models.runs import JobRun
 from models.timelines import DriveLine, Timeline, read_timeline
 from tasks.acts import act
 from tasks.artifacts import leave_markdown, moment
-from tasks.run_history import prefect_client
+from tasks.prefect_api import prefect_client
 
 _EVENTS_MAX: Final = 200
 _SECONDS_MAX: Final = 2.0

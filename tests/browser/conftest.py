@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright  # 
 
 from models import database
 from models.key_files import use_ring
-from tests.journeys.one_machine import environment_of, started
+from tests.journeys.one_machine import awaited, environment_of, started
 
 _BRING_SECONDS_MAX: Final = 300
 _LOOK_SECONDS_MAX: Final = 60
@@ -109,7 +109,15 @@ class Portal:
         while not (made := set(self._runs_of(deployment)) - before):
             assert time.monotonic() < give_up, f"no run was made: {self.page.inner_text('body')}"
             self.page.wait_for_timeout(_POLL_MILLISECONDS)
-        self.open(f"/runs/flow-run/{made.pop()}")
+        (run_id,) = made
+        # Drawn before, the page would not look again for the run's last line.
+        awaited(lambda: self._has_ended(run_id))
+        self.open(f"/runs/flow-run/{run_id}")
+
+    def _has_ended(self, run_id: str) -> bool:
+        """Tell whether the last line of a run's log has come."""
+        lines = self.ask("/logs/filter", logs={"flow_run_id": {"any_": [run_id]}})
+        return any("Finished in state" in line["message"] and not line["task_run_id"] for line in lines)
 
     def _runs_of(self, flow: str) -> list[str]:
         """Find the runs of a flow that were asked for."""
@@ -120,7 +128,6 @@ class Portal:
         give_up = time.monotonic() + _LOOK_SECONDS_MAX
         while not self.shows(text):
             assert time.monotonic() < give_up, f"{text!r} never came: {self.page.inner_text('body')}"
-            # A page of a run that is over does not look again for its last log lines.
             self.page.reload()
 
     def shows(self, text: str) -> bool:

@@ -8,6 +8,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from models.database import database_time, writing
 from models.lifecycle import JobState
+from tasks import run_history
 from tasks.run_history import forget_runs
 from tests.browser.conftest import Portal
 from tests.builders import age, job_in
@@ -74,8 +75,9 @@ def test_a_refused_delete_says_why(portal: Portal, state: JobState, confirm: str
     portal.see(f"{state} since")
 
 
-def test_a_deleted_job_is_found_nowhere_in_the_portal(portal: Portal) -> None:
+def test_a_deleted_job_is_found_nowhere_in_the_portal(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     """First looked at by a dry run, then deleted from the form; no run and no artifact knows its id any more."""
+    monkeypatch.setattr(run_history, "_LAST_WORDS", timedelta(0))
     job_id = made(JobState.COMPLETED, "doomed")
     portal.run("delete-job", "s1/g1/doomed", ticks=1)
     portal.see(f"nothing was deleted; deleting job {job_id}, which is Completed, would be done")
@@ -99,14 +101,20 @@ def test_a_deleted_job_is_found_nowhere_in_the_portal(portal: Portal) -> None:
     assert str(job_id) not in str(told)
 
 
-def test_a_dry_run_of_the_retention_shows_what_is_due(portal: Portal) -> None:
-    """By id, as an artifact; nothing is deleted."""
+def test_the_retention_shows_what_is_due_and_then_what_it_deleted(portal: Portal) -> None:
+    """By id in a dry run, which deletes nothing; the report of the sweep names no job."""
     due = made(JobState.COMPLETED, "due", days=91)
     portal.run("enforce-retention", ticks=1)
     portal.see("would delete")
     portal.open_artifact("retention-dry-run")
     portal.see(str(due))
-    portal.picture("retention")
+    portal.run("enforce-retention")
+    portal.see("runs of deleted jobs")
+    portal.open_artifact("retention-report")
+    portal.see("deleted, 90 days Completed")
+    portal.see("due in the next 7 days")
+    portal.picture("report")
+    assert str(due) not in portal.page.inner_text("body")
 
 
 def test_the_board_shows_all_jobs_and_what_is_stuck(portal: Portal) -> None:

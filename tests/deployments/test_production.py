@@ -15,6 +15,7 @@ from pydantic import AliasChoices, BaseModel
 
 from deployments.cli import app as drivepost_app
 from deployments.deploy import CLOCK_PLACES, QUEUES
+from deployments.processes import _SERVER_ENVIRONMENT
 from models.settings import Settings
 
 FOLDER: Final = Path(__file__).parents[2] / "deployments" / "production"
@@ -24,6 +25,7 @@ POOL: Final = "machines"
 NOT_IN_PREFECT_ITSELF: Final = {"PREFECT_REDIS_MESSAGING_URL"}
 """Of prefect-redis, which is in the image alone."""
 OTHERS: Final = {"DO_NOT_TRACK", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"}
+UI_ASKS: Final = "PREFECT_SERVER_UI_API_URL"
 SECRET: Final = re.compile(r"PASSWORD|AUTH_STRING|SEALING_KEYS|CREDENTIALS|_URL$")
 
 
@@ -171,7 +173,7 @@ def test_images_are_pinned(compose: dict[str, Any], objects: list[dict[str, Any]
 
 def test_no_secret_stands_in_clear(compose: dict[str, Any], objects: list[dict[str, Any]]) -> None:
     """In compose they come from the environment, in the manifests by reference."""
-    open_addresses = {"PREFECT_API_URL", "PREFECT_REDIS_MESSAGING_URL", "PREFECT_SERVER_DOCKET_URL"}
+    open_addresses = {"PREFECT_API_URL", "PREFECT_REDIS_MESSAGING_URL", "PREFECT_SERVER_DOCKET_URL", UI_ASKS}
     for service in compose["services"].values():
         for name, value in service.get("environment", {}).items():
             if SECRET.search(name) and name not in open_addresses:
@@ -179,7 +181,7 @@ def test_no_secret_stands_in_clear(compose: dict[str, Any], objects: list[dict[s
                 assert ":?" in value, name
     for each in _of(objects, "ConfigMap").values():
         secrets = {name for name in each["data"] if SECRET.search(name)}
-        assert secrets <= {"PREFECT_API_URL", "DRIVEPOST_API_JWKS_URL"}
+        assert secrets <= {"PREFECT_API_URL", "DRIVEPOST_API_JWKS_URL", UI_ASKS}
     for container in _containers(objects).values():
         assert all("valueFrom" in each for each in container["env"])
     assert not _of(objects, "Secret")
@@ -244,6 +246,17 @@ def test_ports_are_those_of_the_settings(compose: dict[str, Any], objects: list[
         f"http://prefect:{prefect}/api"
     }
     assert {_of(objects, "ConfigMap")["drivepost-api"]["data"]["DRIVEPOST_API_PORT"]} == {api}
+
+
+def test_the_ui_asks_the_server_that_it_came_from(compose: dict[str, Any], objects: list[dict[str, Any]]) -> None:
+    """Else an operator's browser, behind a proxy, would ask its own machine; as `drivepost up` has it."""
+    servers = [
+        each["environment"] for each in compose["services"].values() if "--no-services" in each.get("command", [])
+    ]
+    servers += [
+        _variables(objects, each) for each in _containers(objects).values() if "--no-services" in each["command"]
+    ]
+    assert [each[UI_ASKS] for each in servers] == [_SERVER_ENVIRONMENT[UI_ASKS]] * 2 == ["/api"] * 2
 
 
 def test_nothing_runs_as_root_or_writes_to_its_image(

@@ -128,6 +128,19 @@ def test_a_job_that_is_not_named_twice_stays(confirm: str, hidden: list[str]) ->
     assert hidden == ["hide"]
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("state", [JobState.SHIPPING, JobState.COMPLETED])
+def test_a_second_name_is_kept_of_no_run(state: JobState, dry_run: bool, hidden: list[str]) -> None:
+    """Whatever comes of it: the name may be of another job, which is deleted later, and the run is not."""
+    job_id = made(state)
+    with writing() as session:
+        place_hold(session, UUID(job_id), HoldReason.AUDIT, at=database_time(session), by=Actor.OPERATOR)
+    made(name="other")
+    ended = delete_job.fn(job_id, "s1/g1/other", dry_run)
+    assert ended.is_completed() is dry_run
+    assert hidden == ["hide"]
+
+
 @pytest.mark.parametrize("confirm", ["x", "a/b", "yes", "s1/g1/job 1", "Ada Example"])
 def test_a_second_name_that_can_be_none_is_refused_by_the_form(confirm: str) -> None:
     """The schema that the UI checks says so, and past it the run itself, without repeating it."""
@@ -145,7 +158,7 @@ def test_what_rest_deleted_needs_no_second_name(hidden: list[str]) -> None:
     with writing() as session:
         delete_rows(session, UUID(job_id), at=database_time(session), by=Actor.CUSTOMER)
     assert delete_job.fn(job_id).is_completed()
-    assert hidden == ["hide", "forget"]
+    assert hidden == ["forget", "hide"]
 
 
 def test_a_dry_run_of_a_deleted_job_says_that_there_is_none() -> None:

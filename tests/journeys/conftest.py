@@ -16,7 +16,9 @@ from deployments.processes import PrefectServer
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[PrefectServer]:
     """Start a real Prefect server with files of its own."""
-    with tempfile.TemporaryDirectory(prefix="drivepost-prefect-") as folder:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="drivepost-prefect-") as folder:
+        # Who looks for an event does not wait five seconds for it.
+        patch.setenv("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL", "0.3")
         home = Path(folder)
         with PrefectServer(home / "prefect", 0, home / "prefect.log") as server:
             server.wait()

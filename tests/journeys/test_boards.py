@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
 from sqlmodel import select
 
-from deployments.processes import _free_port
+from deployments.processes import PrefectServer, _free_port
 from deployments.serving import deployments
 from flows.advance_jobs import advance_jobs
 from flows.cancel_job import cancel_job
@@ -35,6 +35,8 @@ from models.settings import Settings
 from tasks import run_history
 from tasks.timeline import key_of, leave_timeline
 from tests.builders import ADDRESS, DRIVE, PACKAGE, RETURN_SHIPPING, age, job_in
+from tests.journeys.books import kept_by
+from tests.journeys.one_machine import awaited
 
 pytestmark = pytest.mark.usefixtures("sqlite")
 
@@ -100,20 +102,34 @@ def test_every_run_of_a_job_leaves_its_timeline_refused_or_not(prefect: SyncPref
         assert [value for value in map(str, source.values()) if len(value) > 4 and value in told] == []
 
 
-def test_a_timeline_goes_with_its_job(prefect: SyncPrefectClient) -> None:
-    """Nothing is left under its key; another's stays."""
+def test_a_timeline_goes_with_its_job(prefect_server: PrefectServer, prefect: SyncPrefectClient) -> None:
+    """Nothing is left under its key, and not a word in Prefect's events, which stay; another's timeline stays."""
     job_id, other = made(JobState.COMPLETED), made(JobState.COMPLETED, "other")
-    for each in (job_id, other):
+    for each in (other, job_id):
         run(prefect, show_job, job=str(each))
-    run(prefect, delete_job, job=str(job_id), dry_run=True)
+        run(prefect, delete_job, job=str(each), dry_run=True)
     assert str(job_id) in texts(prefect)
     run(prefect, delete_job, job=str(job_id), confirm="s1/g1/job1")
     run(prefect, advance_jobs)
     assert str(job_id) not in texts(prefect)
-    assert str(other) in texts(prefect)
+    assert f"# Job `{other}`" in texts(prefect)
+    assert f"What goes when job {other} is deleted" in texts(prefect)
     keys = {each.key for each in prefect.read_latest_artifacts(limit=200)}
     assert key_of(job_id) not in keys
     assert key_of(other) in keys
+
+    def last_word() -> bool:
+        return any(key_of(job_id) in row and "collection.deleted" in row for _, row in kept_by(prefect_server))
+
+    awaited(last_word)
+    told = [
+        (table, each)
+        for table, row in kept_by(prefect_server)
+        for each in (job_id, other)
+        if any(words in row for words in (f"# Job `{each}`", f"What happened to job {each}", f"when job {each}"))
+    ]
+    assert {table for table, _ in told} == {"artifact", "artifact_collection"}
+    assert {each for _, each in told} == {other}
 
 
 def test_a_run_that_would_not_go_with_the_job_leaves_no_timeline(prefect: SyncPrefectClient) -> None:

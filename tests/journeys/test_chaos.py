@@ -32,7 +32,8 @@ from models.database import database_time, reading, writing
 from models.drives import drives_of
 from models.erasure import wish_erasure
 from models.errors import DatabaseError, JobNotFoundError, JobStateConflictError, PrefectAwayError
-from models.jobs import Job, read_job
+from models.holds import place_hold
+from models.jobs import HoldReason, Job, read_job
 from models.key_files import use_ring
 from models.lifecycle import ENDS, Actor, JobState
 from models.receipts import OpenReceipt, ReceiptEntry, ReceiptStep, verify_receipts
@@ -40,15 +41,16 @@ from models.runs import JobRun
 from models.settings import Settings
 from models.shipping import ReturnAddress
 from tasks.dead_runs import bury_dead_runs
-from tasks.drives import check_in_drives, send_drives_back
+from tasks.drives import check_in_drives, copies_to_start, find_lost_cancels, send_drives_back
 from tasks.jobs import accept_cancel, delete_rows_of_job, mark_as_shipped
 from tests.builders import age, job_request, logs_of, mount_drive, put, random_bytes, rows_of
 from tests.journeys.many_machines import POOL, Machine, Postgres, Prefect, start_runs_in_one_step
 
 FILES: Final = 24
-FATES: Final = ("kept", "cancelled", "aged", "deleted", "erased")
+FATES: Final = ("held", "cancelled", "aged", "deleted", "erased")
 LEASE_SECONDS: Final = 10
 QUIET_SECONDS_MAX: Final = 1200
+JOBS_MAX: Final = 1000
 DEAD_AFTER_SECONDS: Final = 30
 PASSWORD: Final = "operators:a password of the test"  # noqa: S105  of no other server
 """What Prefect's server asks everybody for."""
@@ -109,7 +111,7 @@ def prefect_server(
         database.upgrade(Settings().database)
         server.wait()
         with (
-            temporary_settings({PREFECT_API_URL: server.api}),
+            temporary_settings({PREFECT_API_URL: server.api, PREFECT_API_AUTH_STRING: "operators:another"}),
             pytest.raises(PrefectAwayError, match="AUTH_STRING"),
         ):
             deploy(Console(quiet=True), POOL)
@@ -253,7 +255,7 @@ class Customers:
         try:
             accept_cancel.fn(life.job_id)
         except JobStateConflictError:
-            life.fate = "kept"
+            life.fate = "held"
             return
         life.is_cancelled = True
         if self._random.random() < 0.5:
@@ -264,13 +266,16 @@ class Customers:
         if life.fate == "deleted":
             delete_rows_of_job.fn(life.job_id)
             self._runs.ask_for("delete-job", job=str(life.job_id))
-        elif life.fate == "aged":
-            if job.expires_at is not None and job.expires_at > now:
-                age(life.job_id, timedelta(days=90))
+        elif life.fate in {"aged", "held"} and job.expires_at is not None and job.expires_at > now:
+            age(life.job_id, timedelta(days=90))
+        elif life.fate == "held":
+            with writing() as session:
+                place_hold(session, life.job_id, HoldReason.LITIGATION, at=now, by=Actor.OPERATOR)
+            life.is_over = True
         elif life.fate == "erased":
             with reading() as session:
                 life.is_over = session.get(ReturnAddress, life.job_id) is None
-        else:
+        elif life.fate == "cancelled":
             life.is_over = True
 
 
@@ -363,6 +368,7 @@ class Calm:
         self._began = time.monotonic()
         self._since = datetime.now(UTC).isoformat()
         self._sweep: str | None = None
+        self._passed_over: dict[object, int] = {}
         self.seconds: dict[str, float] = {}
 
     def wait(self, extent: Extent) -> None:
@@ -381,22 +387,42 @@ class Calm:
         self.seconds[what] = round(time.monotonic() - self._began, 1)
 
     def _all_over(self) -> bool:
+        self._require_nobody_stuck()
         is_over = self._customers.step()
         if not is_over and not any(life.is_to_be_advanced for life in self._customers.lives) and self._may_sweep():
             # As its clock would at night.
             self._sweep = self._runs.ask_for("enforce-retention")
         return is_over
 
+    def _require_nobody_stuck(self) -> None:
+        """See that what could be gone on with is taken up by advance-jobs in its second run, at the latest."""
+        turns = sum(not run["state"]["message"].startswith(IDLE) for run in self._completed("advance-jobs"))
+        self._passed_over = {each: self._passed_over.get(each, turns) for each in self._waiting()}
+        # One run may have been at work already.
+        assert not [each for each, since in self._passed_over.items() if turns - since > 2]
+
+    def _waiting(self) -> list[object]:
+        """Find cancels, and copies for which there is a place, that nobody is at: no lease holds, no run comes."""
+        settings = Settings()
+        cancels: list[object] = list(find_lost_cancels.fn(JOBS_MAX))
+        due, under_way = copies_to_start.fn(JOBS_MAX, settings.copies_per_site_max)
+        if len(due) + len(under_way) > settings.copies_at_once_max:
+            return cancels
+        asked = str(self._runs.all({"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}))
+        with reading() as session:
+            tokens = [(job_id, read_job(session, job_id).copy_token) for job_id, _ in due]
+        return cancels + [(job_id, token) for job_id, token in tokens if str(job_id) not in asked]
+
     def _may_sweep(self) -> bool:
         return self._sweep is None or self._runs.state_of(self._sweep) in TERMINAL
 
     def _has_completed(self, flow: str) -> bool:
-        return any(
-            run["name"].startswith(flow)
-            and run["state"]["type"] == "COMPLETED"
-            and run["start_time"] > self._since
-            and not run["state"]["message"].startswith(IDLE)
-            for run in self._runs.begun()
+        return any(not run["state"]["message"].startswith(IDLE) for run in self._completed(flow))
+
+    def _completed(self, flow: str) -> list[dict[str, Any]]:
+        since = {"after_": self._since}
+        return self._runs.all(
+            {"name": {"like_": flow}, "state": {"type": {"any_": ["COMPLETED"]}}, "start_time": since}
         )
 
     def _nothing_tells(self) -> bool:

@@ -11,13 +11,14 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
-from prefect.states import Completed, Crashed, Pending, Running, Scheduled
+from prefect.states import Cancelled, Completed, Crashed, Pending, Running, Scheduled
 
 from flows.advance_jobs import advance_jobs
 from models.database import database_time, reading, writing
 from models.deletion import delete_job
 from models.lifecycle import Actor, JobState
-from models.runs import TAG, recorded_runs, runs_to_forget
+from models.runs import OPERATOR, TAG, recorded_runs, runs_to_forget
+from tasks import run_history
 from tasks.dead_runs import bury_dead_runs, drop_late_runs, record_unbegun_runs
 from tests.builders import job_in
 from tests.journeys.one_machine import awaited
@@ -99,16 +100,21 @@ def test_runs_that_wait_since_before_now_are_dropped(prefect: SyncPrefectClient,
 
 
 def test_a_run_that_ended_before_it_began_goes_with_its_job(
-    prefect: SyncPrefectClient, made: Made, sqlite: str
+    made: Made, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether the job is still there or not; what was never a job's is left alone."""
+    """Whether the job is still there or not, and however many runs of the clock ended since; no other job's."""
+    monkeypatch.setattr(run_history, "_PAGE", 3)
     with writing() as session:
         now = database_time(session)
         kept, deleted = (job_in(session, JobState.COMPLETED, name, now) for name in ("kept", "deleted"))
         delete_job(session, deleted, at=now, by=Actor.OPERATOR)
-    of_kept, of_deleted, of_none = (made(Crashed(), job=str(job)) for job in (kept, deleted, uuid4()))
+    tags = (TAG, OPERATOR)
+    of_kept, of_deleted, of_none = (
+        made(Crashed(), job=str(job), tags=tags, name="cancel-job") for job in (kept, deleted, uuid4())
+    )
+    of_clock = [made(Cancelled()) for _ in range(3)]
     assert record_unbegun_runs.fn() == 2
     assert record_unbegun_runs.fn() == 0
     with reading() as session:
-        assert recorded_runs(session, [of_kept, of_deleted, of_none]) == {of_kept, of_deleted}
+        assert recorded_runs(session, [of_kept, of_deleted, of_none, *of_clock]) == {of_kept, of_deleted}
         assert runs_to_forget(session, 10) == [of_deleted]

@@ -1,10 +1,7 @@
 """Flows of portal settings as runs of a real Prefect server: it keeps nothing of whose they are."""
 
 import json
-import sqlite3
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -13,9 +10,7 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.logging.handlers import APILogWorker
 from prefect.states import Cancelled, Crashed, Failed
 from sqlmodel import col, select
 
@@ -33,6 +28,7 @@ from models.portal import Dashboard
 from models.settings import Settings
 from tasks import run_history
 from tests.builders import ADDRESS, NOON, RETURN_SHIPPING, job_in
+from tests.journeys.books import kept_by
 
 pytestmark = pytest.mark.usefixtures("sqlite")
 
@@ -57,18 +53,6 @@ def run(client: SyncPrefectClient, flow: Flow[..., Any], **parameters: object) -
     """Run a flow to its end; gives its run as Prefect keeps it."""
     ended: Any = flow(**parameters, return_state=True)
     return client.read_flow_run(ended.state_details.flow_run_id)
-
-
-def kept_by(server: PrefectServer) -> Iterator[tuple[str, str]]:
-    """Read every row of every table of Prefect's database, once what is on its way has come."""
-    APILogWorker.drain_all(timeout=10)
-    EventsWorker.drain_all(timeout=10)
-    (file,) = Path(server.environment["PREFECT_HOME"]).rglob("prefect.db")
-    with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as connection:
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in tables:
-            for row in connection.execute(f'SELECT * FROM "{table}"'):  # noqa: S608  names of its own
-                yield table, repr(row)
 
 
 def test_prefect_keeps_neither_the_user_nor_anything_of_theirs(

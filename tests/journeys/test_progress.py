@@ -191,6 +191,7 @@ def test_a_prefect_that_is_away_neither_fails_nor_holds_up_a_copy(
     prefect: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is shown, and the act goes on."""
+    monkeypatch.setattr(progress, "_LAST_SECONDS_MAX", 0.2)
     job_id = _made()
 
     @flow(name="copies")
