@@ -1,12 +1,12 @@
 """Which name each blob gets: settled before its first byte is written, by what the container has already."""
 
 from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from typing import Final
 
 from models.copy_logs import DispositionStatus
 from models.errors import StoreError
-from models.manifests import Blob, ImportDisposition, split_blob_path
+from models.manifests import BLOB_NAME_CHARACTERS_MAX, Blob, ImportDisposition, split_blob_path
 from tasks.containers import WrittenAccount
 from tasks.copy_threads import CopyThreads
 from tasks.plans import Plan
@@ -138,9 +138,11 @@ class Names:
 
 
 def _other_names(path: str, first: int) -> Iterator[str]:
-    """Make `Seattle (2).jpg`, `Seattle (3).jpg` … of `Seattle.jpg`."""
+    """Make `Seattle (2).jpg`, `Seattle (3).jpg` … of `Seattle.jpg`, as far as a blob may be called so."""
     folder, slash, name = path.rpartition("/")
     stem, dot, extension = name.rpartition(".")
     if not stem:
         stem, dot, extension = name, "", ""
-    return (f"{folder}{slash}{stem} ({number}){dot}{extension}" for number in count(first))
+    longest = len(path) - len(split_blob_path(path)[1]) + BLOB_NAME_CHARACTERS_MAX
+    names = (f"{folder}{slash}{stem} ({number}){dot}{extension}" for number in count(first))
+    return takewhile(lambda name: len(name) <= longest, names)

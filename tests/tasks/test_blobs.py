@@ -322,6 +322,17 @@ def test_a_name_that_is_taken_again_and_again_is_told_as_rename_failed(
     assert told(data_directory) == {"files\\0": (BlobStatus.RENAME_FAILED, DispositionStatus.CANCELLED)}
 
 
+def test_a_name_with_no_room_for_a_number_is_told_as_rename_failed(data_directory: Path, sqlite: str) -> None:
+    """Of 1,021 characters; its neighbours arrive."""
+    name = "/".join([*["f" * 199] * 5, "n" * 21])
+    put(data_directory, name)
+    copied(
+        received_by_hand(data_directory, {"SERIAL1": [Listed(f"data/{name}", b"ours"), Listed("data/b", b"b")]})
+    )
+    assert stored(data_directory) == {f"data/{name}": b"theirs", "data/b": b"b"}
+    assert told(data_directory) == {"files\\0": (BlobStatus.RENAME_FAILED, DispositionStatus.CANCELLED)}
+
+
 # -- what cannot be copied -------------------------------------------------------------------------------
 
 _SMALL: Final = b"0123456789"
