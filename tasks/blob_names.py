@@ -1,6 +1,7 @@
 """Which name each blob gets: settled before its first byte is written, by what the container has already."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count, islice, takewhile
 from typing import Final
 
@@ -10,7 +11,7 @@ from models.manifests import BLOB_NAME_CHARACTERS_MAX, Blob, ImportDisposition, 
 from tasks.containers import WrittenAccount
 from tasks.copy_threads import CopyThreads
 from tasks.plans import Plan
-from tasks.stores import NameRefusedError
+from tasks.stores import NameRefusedError, StoreBusyError
 
 _RENAMES_MAX: Final = 10_000
 _KNOWN_MAX: Final = 10_000
@@ -71,7 +72,7 @@ class Names:
     def _ask_all(self, batch: Sequence[Blob]) -> dict[str, bool]:
         """Find out about all first choices at once, where a container is too full to be known by heart."""
         unknown = [blob.blob_path for blob in batch if self._names(split_blob_path(blob.blob_path)[0]) is None]
-        asked = [(path, self._threads.askers.submit(self._exists, path)) for path in unknown]
+        asked = [(path, self._threads.asking(partial(self._exists, path))) for path in unknown]
         return {path: self._threads.wait_for(future) for path, future in asked}
 
     def _names(self, container: str) -> set[str] | None:
@@ -86,6 +87,8 @@ class Names:
         except NameRefusedError:
             # There can be no such container, and copying tells so.
             return set()
+        except StoreBusyError:
+            raise
         except StoreError:
             self._account.require(container)
             return None
@@ -121,6 +124,8 @@ class Names:
             return self._account.container(container).exists(name)
         except NameRefusedError:
             return False
+        except StoreBusyError:
+            raise
         except StoreError:
             self._account.require(container)
             # The store answers, so it is this name that it cannot hold; copying tells so.

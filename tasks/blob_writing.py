@@ -108,7 +108,7 @@ class BlobWriting:
         if order.inherited and self._is_there(order):
             # The run before was cut between its last byte and its record.
             if order.plan.upload:
-                order.container.drop(order.name, order.plan.upload)
+                self.way.patiently(lambda: order.container.drop(order.name, order.plan.upload))
             return attached
         with self.files.opened(order.blob) as file:
             if order.is_small:
@@ -134,8 +134,11 @@ class BlobWriting:
             self.way.require_open()
 
             def put(facts: BlobFacts) -> None:
-                overwrite = order.plan.overwrites
-                order.e_tag = order.container.put(order.name, data, facts, order.aside, overwrite=overwrite)
+                order.e_tag = self.way.patiently(
+                    lambda: order.container.put(
+                        order.name, data, facts, order.aside, overwrite=order.plan.overwrites
+                    )
+                )
 
             attached = _keep(_compared(attached, md5), md5, put)
             if self.reads_back:
@@ -143,7 +146,7 @@ class BlobWriting:
         return attached
 
     def _is_other(self, order: Order, data: bytes) -> list[int]:
-        found = order.container.read(order.name, 0, len(data) + 1, e_tag=order.e_tag)
+        found = self.way.patiently(lambda: order.container.read(order.name, 0, len(data) + 1, e_tag=order.e_tag))
         return [] if found == data else list(range(len(order.pieces))) or [0]
 
     # -- part by part ----------------------------------------------------------------------------------
@@ -152,7 +155,9 @@ class BlobWriting:
         blob, container, plan = order.blob, order.container, order.plan
         listed = _parts(order)
         if blob.is_page_blob:
-            upload = container.upload_pages(order.name, blob.length, order.aside, plan.upload)
+            upload = self.way.patiently(
+                lambda: container.upload_pages(order.name, blob.length, order.aside, plan.upload)
+            )
         else:
             attached, upload = self._begin(order, [cut.part for cut in listed], attached)
         if upload.handle != plan.upload:
@@ -165,7 +170,7 @@ class BlobWriting:
         md5 = attached.facts.content_md5 if whole is None else whole.digest()
 
         def commit(facts: BlobFacts) -> None:
-            order.e_tag = upload.commit(facts, overwrite=plan.overwrites)
+            order.e_tag = self.way.patiently(lambda: upload.commit(facts, overwrite=plan.overwrites))
 
         attached = _keep(_compared(attached, md5), md5, commit)
         if self.reads_back:
@@ -176,9 +181,12 @@ class BlobWriting:
 
     def _begin(self, order: Order, parts: Sequence[Part], attached: Attached) -> tuple[Attached, Upload]:
         begun: list[Upload] = []
+        container, handle = order.container, order.plan.upload
 
         def begin(facts: BlobFacts) -> None:
-            begun.append(order.container.upload(order.name, parts, order.aside, order.plan.upload, facts=facts))
+            begun.append(
+                self.way.patiently(lambda: container.upload(order.name, parts, order.aside, handle, facts=facts))
+            )
 
         return _keep(attached, None, begin), begun[0]
 
@@ -223,8 +231,8 @@ class BlobWriting:
                 failed.set()
                 return _Sent(dict.fromkeys(bad, BlockStatus.CORRUPTED))
             self.way.require_open()
-            upload.write(cut.part, data)
-            back = upload.read(cut.part) if self.reads_back else None
+            self.way.patiently(lambda: upload.write(cut.part, data))
+            back = self.way.patiently(lambda: upload.read(cut.part)) if self.reads_back else None
             if back is not None and back != data:
                 failed.set()
                 return _Sent(dict.fromkeys(cut.places, BlockStatus.BLOB_REQUEST_FAILED))
@@ -265,7 +273,7 @@ class BlobWriting:
         Raises:
             BlobMissingError: it holds no such blob.
         """
-        found = order.container.stat(order.name)
+        found = self.way.patiently(lambda: order.container.stat(order.name))
         if order.e_tag and found.e_tag != order.e_tag:
             raise BlobMissingError("the store has another blob of that name by now")
         if found.length != order.blob.length:
@@ -283,7 +291,10 @@ class BlobWriting:
     def _read_back(self, order: Order, cut: "_Cut", e_tag: str, taken: int) -> list[int]:
         try:
             self.way.require_open()
-            data = order.container.read(order.name, cut.part.offset, cut.part.length, e_tag=e_tag)
+            part = cut.part
+            data = self.way.patiently(
+                lambda: order.container.read(order.name, part.offset, part.length, e_tag=e_tag)
+            )
             return bad_pieces(data, cut.part, cut.pieces, cut.first)
         finally:
             self.way.give_back(taken)

@@ -33,7 +33,7 @@ from tasks.containers import WrittenAccount
 from tasks.copy_threads import CopyThreads
 from tasks.plans import Plan
 from tasks.pulse import CopyCancelledError, Pulse
-from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError, refused_as
+from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError, StoreBusyError, refused_as
 from tasks.way import Way
 
 _RECORD_SECONDS: Final = 1.0
@@ -102,7 +102,7 @@ class BlobCopier:
             StoreError: the store does not answer; how far it came is recorded.
             DriveError: the drive is gone.
         """
-        with CopyThreads(self._pulse, self._run, self._between) as self._threads:
+        with CopyThreads(self._pulse, self._way, self._run, self._between) as self._threads:
             self._names = Names(self._account, self._threads)
             self._writing = BlobWriting(
                 self._files, self._way, self._threads.parts, self._limits.reads_back, self._begun
@@ -236,7 +236,7 @@ class BlobCopier:
             self._fail(order, result)
         elif isinstance(result, NameRefusedError | NotHeldError):
             self._fail(order, BlobFailedError(refused_as(result)))
-        elif isinstance(result, BlobExistsError | StoreError):
+        elif isinstance(result, BlobExistsError | StoreError) and not isinstance(result, StoreBusyError):
             self._try_again(order, result)
         else:
             raise result

@@ -26,6 +26,10 @@ class ForbiddenError(StoreError):
     """The store does not let us; whether this one blob or all of them, shows only when another is tried."""
 
 
+class StoreBusyError(StoreError):
+    """The store did not answer, or had no time for us; asked again a little later, it may."""
+
+
 class NameRefusedError(StoreError):
     """This store can hold no blob of that name."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import sys
 import threading
 import time
@@ -36,7 +37,7 @@ from models.manifests import BLOCK_BYTES_MAX, ImportDisposition
 from tasks.blob_names import Names
 from tasks.blobs import BlobCopier
 from tasks.folder_store import FolderContainer, _FolderUpload
-from tasks.stores import BlobMissingError, Part
+from tasks.stores import BlobMissingError, Part, StoreBusyError
 from tests.builders import (
     Listed,
     attached_file,
@@ -609,6 +610,79 @@ def test_a_store_that_refuses_one_blob_fails_that_blob_alone(
 
     monkeypatch.setattr(FolderContainer, "put", refuse)
     assert failed_blob(data_directory).status is BlobStatus.BLOB_REQUEST_FAILED
+
+
+class Moody:
+    """Makes calls of a store fail now and then, before they did anything or when only their answer is lost."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+        monkeypatch.setattr("tasks.way._PAUSES_SECONDS", (0.0,) * 9)
+        self._rng, self._share = random.Random("drivepost"), share  # noqa: S311  no secret
+        self.faults = 0
+        for holder, names in ((FolderContainer, _ASKED), (_FolderUpload, ("write", "read", "commit"))):
+            for name in names:
+                monkeypatch.setattr(holder, name, self._moody(getattr(holder, name)))
+
+    def _moody(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            luck = self._rng.random() / self._share
+            told = act(*args, **kwargs) if luck >= 0.5 else None
+            if luck < 1:
+                self.faults += 1
+                raise StoreBusyError("the store is busy: Test")
+            return told
+
+        return answer
+
+
+_ASKED: Final = ("list", "exists", "stat", "read", "put", "upload", "delete", "drop")
+
+
+def test_a_store_that_is_busy_now_and_then_loses_no_blob(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its requests every fourth fails; names that are taken are told as on any other day."""
+    listed = [Listed(f"data/{n}", random_bytes(n, n)) for n in range(60)]
+    listed += [Listed(f"data/{disposition}", b"ours", disposition) for disposition in ImportDisposition]
+    listed += [Listed("data/big", random_bytes(5 * _B, 5))]
+    for disposition in ImportDisposition:
+        put(data_directory, disposition)
+    job_id = received_by_hand(data_directory, {"SERIAL1": listed})
+    with monkeypatch.context() as moody:
+        store = Moody(moody, 0.25)
+        copied(job_id)
+    assert store.faults > 20
+    wanted = {each.path: each.data for each in listed} | {f"data/{_KEEP}": b"theirs", f"data/{_RENAME}": b"theirs"}
+    assert stored(data_directory) == {**wanted, f"data/{_RENAME} (2)": b"ours"}
+    assert [(blob.status, blob.disposition_status) for blob in log_of(data_directory).blobs] == [
+        (BlobStatus.COMPLETED, DispositionStatus.SKIPPED),
+        (BlobStatus.COMPLETED, DispositionStatus.OVERWRITTEN),
+        (BlobStatus.COMPLETED, DispositionStatus.RENAMED),
+    ]
+
+
+def test_a_store_that_stays_busy_ends_the_run_and_not_the_blob(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it takes others; the next run goes on."""
+    monkeypatch.setattr("tasks.way._PAUSES_SECONDS", (0.0, 0.0))
+    job_id = received_job(data_directory, {"SERIAL1": {"a": b"a", "b": b"b"}})
+    really_put, tries = FolderContainer.put, 0
+
+    def busy(container: FolderContainer, path: str, *args: Any, **kwargs: Any) -> str:
+        nonlocal tries
+        if path == "b":
+            tries += 1
+            raise StoreBusyError("the store is busy: Test")
+        return really_put(container, path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderContainer, "put", busy)
+        assert (import_drives.fn(str(job_id)).message or "").startswith("StoreFailed: the store is busy")
+    assert tries == 3
+    copied(job_id)
+    assert stored(data_directory) == {"data/a": b"a", "data/b": b"b"}
+    assert log_of(data_directory) == CopyLog("SERIAL1", [], DriveStatus.COMPLETED)
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 5])
