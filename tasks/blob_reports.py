@@ -7,7 +7,7 @@ from uuid import UUID
 from models.copies import BlobReport
 from models.copy_logs import BlobStatus, BlockStatus, DispositionStatus
 from tasks.blob_files import Attached
-from tasks.blob_writing import Order
+from tasks.orders import Order
 
 _PIECES_MAX: Final = 1000
 """Pieces of one blob that are told one by one; a drive comes from strangers, and may have very many bad ones."""

@@ -28,9 +28,10 @@ from models.manifests import Blob, SupportsRead, split_blob_path
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles
 from tasks.blob_names import Names
 from tasks.blob_reports import report_of
-from tasks.blob_writing import BlobWriting, Order
+from tasks.blob_writing import BlobWriting
 from tasks.containers import WrittenAccount
 from tasks.copy_threads import CopyThreads
+from tasks.orders import Order
 from tasks.plans import Plan
 from tasks.pulse import CopyCancelledError, Pulse
 from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError, StoreBusyError, refused_as

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from tasks.blob_writing import Order
+from tasks.orders import Order
 from tasks.pulse import Pulse
 from tasks.way import Way
 

@@ -221,6 +221,14 @@ class Container(ABC):
             NotHeldError: this store has no page blobs.
         """
 
+    def pages(self, path: str, *, e_tag: str = "") -> Iterator[tuple[int, int]]:  # noqa: ARG002  one kind has them
+        """Tell where a page blob was written to: begin and end of each range, bytes, in order; the rest is zero.
+
+        Raises:
+            NotHeldError: this store has no page blobs.
+        """
+        raise NotHeldError("this store has no page blobs")
+
     @abstractmethod
     def drop(self, path: str, handle: str) -> None:
         """Remove what was laid aside of an upload that is not to be committed; harmless when there is nothing."""

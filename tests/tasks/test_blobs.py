@@ -34,6 +34,7 @@ from models.errors import StoreError
 from models.jobs import read_job
 from models.lifecycle import DriveState, JobState
 from models.manifests import BLOCK_BYTES_MAX, ImportDisposition
+from tasks import folder_store
 from tasks.blob_names import Names
 from tasks.blobs import BlobCopier
 from tasks.folder_store import FolderContainer, _FolderUpload
@@ -872,7 +873,7 @@ def test_a_signal_between_any_two_lines_mixes_nothing_up(
     monkeypatch.setattr("tasks.blobs._RECORD_SECONDS", 0.0)
     monkeypatch.setattr("models.manifests.BLOCK_BYTES_MAX", 10)
     monkeypatch.setattr("tests.builders.BLOCK_BYTES_MAX", 10)
-    monkeypatch.setattr("tasks.blob_writing.BLOCK_BYTES_MAX", 10)
+    monkeypatch.setattr("tasks.orders.BLOCK_BYTES_MAX", 10)
     contents = {"a": b"ours a", "b": b"ours b, of two blocks", "c": b"ours c"}
     step = 1 if thorough else 7
     for count in range(1, 2000, step):
@@ -903,6 +904,32 @@ def test_a_signal_between_any_two_lines_mixes_nothing_up(
     else:
         pytest.fail("the copy never came to its end")
     assert count > 60, "the copy has many lines"
+
+
+@pytest.mark.parametrize("length", [3, _B + 3], ids=["one block", "two blocks"])
+@pytest.mark.parametrize("md5_is_ours", [True, False])
+def test_a_blob_that_was_damaged_before_a_cut_is_known_by_its_md5_and_sent_again(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, length: int, md5_is_ours: bool
+) -> None:
+    """The run was cut after it had its name and before it was read back; what has another MD5 is not ours."""
+    ours = random_bytes(length)
+    job_id = received_job(data_directory, {"SERIAL1": {"a": ours}})
+    name, bad = folder_store._name, _flip(ours, length - 1)
+
+    def damage(laid: str, place: str, **kwargs: Any) -> None:
+        name(laid, place, **kwargs)
+        Path(place).write_bytes(bad)
+        if not md5_is_ours:
+            os.removexattr(place, "user.drivepost")
+        raise Signal
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr(folder_store, "_name", damage)
+        with pytest.raises(Signal):
+            import_drives.fn(str(job_id))
+    run_out(job_id)
+    copied(job_id)
+    assert stored(data_directory) == ({"data/a": ours} if md5_is_ours else {"data/a": bad, "data/a (2)": ours})
 
 
 def test_a_run_after_a_cut_tells_no_less_than_the_one_before(

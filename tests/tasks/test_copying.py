@@ -4,9 +4,12 @@ import hashlib
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -25,11 +28,14 @@ from models.errors import CopyHeldElsewhereError, LeaseLostError, StoreError
 from models.events import JobEvent
 from models.jobs import Job, read_job, request_cancel
 from models.lifecycle import Actor, DriveState, JobState, JobType
-from models.manifests import BLOCK_BYTES_MAX
+from models.manifests import BLOCK_BYTES_MAX, Blob, ImportDisposition, PageRange
 from models.settings import Settings
+from tasks.azure_uploads import PageUpload
+from tasks.blob_files import md5_of
 from tasks.blob_names import Names
 from tasks.blob_writing import BlobWriting
 from tasks.blobs import BlobCopier
+from tasks.containers import open_container
 from tasks.drives import (
     Advanced,
     carry_out_cancels,
@@ -41,7 +47,7 @@ from tasks.drives import (
 from tasks.folder_store import FolderContainer, _FolderUpload
 from tasks.jobs import accept_cancel
 from tasks.pulse import CopyLimits, Pulse
-from tasks.stores import Part
+from tasks.stores import Part, StoreBusyError
 from tests.builders import (
     Listed,
     drive_of,
@@ -57,6 +63,7 @@ from tests.builders import (
     set_columns,
     stored,
 )
+from tests.posted_stores import PostedStore, posted_store
 
 pytestmark = pytest.mark.usefixtures("plain_acts")
 
@@ -289,6 +296,89 @@ def test_nothing_is_written_beside_the_error_log_unless_asked_for(data_directory
     assert not (logs / ".drivepost").exists()
 
 
+# -- page blobs ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Disk(Listed):
+    """A page blob of six pages, of which the second and third, and the fifth, are listed."""
+
+    data: bytes = bytes(512) + random_bytes(1024, 1) + bytes(512) + random_bytes(512, 2) + bytes(512)
+
+    def blob(self, number: int) -> Blob:
+        """Make its entry of the manifest."""
+        places = ((512, 512), (1024, 512), (2048, 512))
+        ranges = (PageRange(at, size, md5_of(self.data[at : at + size])) for at, size in places)
+        return Blob(self.path, self.file_path(number), len(self.data), self.disposition, page_ranges=tuple(ranges))
+
+
+@pytest.fixture
+def azure(
+    request: pytest.FixtureRequest, sqlite: str, data_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> PostedStore:
+    """Give a store that is Azure."""
+    return posted_store("azure", data_directory, request, monkeypatch)
+
+
+class Killed(BaseException):
+    """The worker is gone."""
+
+
+@pytest.mark.parametrize("fault", [None, Killed(), StoreBusyError("its answer is lost")])
+def test_page_blobs_arrive_once_though_the_copy_is_cut_after_their_last_byte(
+    azure: PostedStore, data_directory: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException | None
+) -> None:
+    """Killed, or told by nobody that they are whole; the next try knows them again, and makes no second one."""
+    listed = [Disk(f"data/{disposition}", disposition=disposition) for disposition in ImportDisposition]
+    job_id = received_by_hand(data_directory, {"S1": listed})
+    commit, committed = PageUpload.commit, Counter[str]()
+
+    def cut(upload: PageUpload, *args: Any, **kwargs: Any) -> str:
+        e_tag = commit(upload, *args, **kwargs)
+        committed[upload.handle] += 1
+        if fault is not None:
+            raise fault
+        return e_tag
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr("tasks.way._PAUSES_SECONDS", ())
+        cutting.setattr(PageUpload, "commit", cut)
+        with suppress(Killed):
+            import_drives.fn(str(job_id))
+    if fault is not None:
+        assert committed
+        assert state_of(job_id) is JobState.TRANSFERRING
+        run_out(job_id)
+        assert import_drives.fn(str(job_id)).is_completed()
+    assert azure.blobs() == {str(disposition): Disk.data for disposition in ImportDisposition}
+    assert open_container(azure.address, "data").stat(ImportDisposition.RENAME).is_page_blob
+    assert azure.aside() == []
+    (log,) = azure.logs().values()
+    assert read_copy_log(BytesIO(log)) == CopyLog("S1", [], DriveStatus.COMPLETED)
+    assert drive_of(job_id).bytes_succeeded == 3 * 1536
+
+
+def test_a_page_blob_with_pages_of_somebody_else_is_not_ours(
+    azure: PostedStore, data_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though all that is listed is as listed; it stays, and ours gets another name."""
+    job_id = received_by_hand(data_directory, {"S1": [Disk("data/disk")]})
+    commit, theirs = PageUpload.commit, Disk.data[:-512] + bytes([1]) * 512
+
+    def cut(upload: PageUpload, *args: Any, **kwargs: Any) -> str:
+        commit(upload, *args, **kwargs)
+        upload._blob.upload_page(theirs[-512:], 2560, 512)
+        raise Killed
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr(PageUpload, "commit", cut)
+        with pytest.raises(Killed):
+            import_drives.fn(str(job_id))
+    run_out(job_id)
+    assert import_drives.fn(str(job_id)).is_completed()
+    assert azure.blobs() == {"disk": theirs, "disk (2)": Disk.data}
+
+
 # -- cancel ----------------------------------------------------------------------------------------------
 
 _MANY: Final = {f"{n:03}": random_bytes(n * 100, n) for n in range(60)}
@@ -486,10 +576,6 @@ def test_a_copy_asked_for_after_a_cancel_copies_nothing(data_directory: Path, sq
     accept_cancel.fn(job_id)
     assert "nothing is copied: a cancel was accepted" in message(import_drives.fn(str(job_id)))
     assert stored(data_directory) == {}
-
-
-class Killed(BaseException):
-    """The worker is gone."""
 
 
 def half_copied(data_directory: Path, monkeypatch: pytest.MonkeyPatch, name: str = "job1") -> UUID:

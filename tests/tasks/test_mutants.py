@@ -256,7 +256,7 @@ def test_every_mutant_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """None is in the store, its drive is CompletedMoreInfo, and its neighbours arrive as they were."""
-    for holder in ("models.manifests", "tests.builders", "tasks.blob_writing"):
+    for holder in ("models.manifests", "tests.builders", "tasks.orders"):
         monkeypatch.setattr(f"{holder}.BLOCK_BYTES_MAX", BLOCK)
     rng = random.Random(os.environ.get("PYTEST_SEED", "drivepost"))  # noqa: S311  no secret
     spoiler = Spoiler(monkeypatch)
