@@ -53,7 +53,7 @@ class BlobWriting:
         """
         self.way.require_open()
         attached = self.files.attached(order.blob)
-        if order.inherited and self._is_there(order):
+        if order.inherited and self.is_there(order):
             # The run before was cut between its last byte and its record.
             if order.plan.upload:
                 self.way.patiently(lambda: order.container.drop(order.name, order.plan.upload))
@@ -63,7 +63,13 @@ class BlobWriting:
                 return self._write_at_once(order, file, attached)
             return self._write_in_parts(order, file, attached)
 
-    def _is_there(self, order: Order) -> bool:
+    def is_there(self, order: Order) -> bool:
+        """Tell whether the store has a blob under the name settled for it, and all of it is as listed.
+
+        Raises:
+            StoreError: the store refuses, or does not answer.
+            CopyStoppedError: the copy ends.
+        """
         try:
             if order.blob.is_page_blob and not self._is_zero_elsewhere(order):
                 return False

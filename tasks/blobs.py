@@ -6,7 +6,7 @@ own: `tasks.drives` runs it. Source: the specification, sections 7 and 9.
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice, takewhile
 from pathlib import Path
@@ -31,7 +31,7 @@ from tasks.blob_reports import report_of
 from tasks.blob_writing import BlobWriting
 from tasks.containers import WrittenAccount
 from tasks.copy_threads import CopyThreads
-from tasks.orders import Order
+from tasks.orders import PIECES_MAX, Order, in_batches
 from tasks.plans import Plan
 from tasks.pulse import CopyCancelledError, Pulse
 from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError, StoreBusyError, refused_as
@@ -122,9 +122,9 @@ class BlobCopier:
 
     def _copy_all(self, manifest: SupportsRead) -> None:
         numbered = islice(enumerate(iterate_blobs(manifest)), self._done, None)
-        inherited = list(islice(numbered, len(self._plans)))
-        self._begin(inherited, list(self._plans), inherited=True)
-        while batch := list(islice(numbered, self._limits.batch_blobs)):
+        # The plans first: of the blobs, which may have many blocks, none is taken that is not begun.
+        self._begin(zip(list(self._plans), numbered, strict=False), inherited=True)
+        for batch in in_batches(numbered, self._limits.batch_blobs):
             while len(self._plans) > _WINDOW_BATCHES * self._limits.batch_blobs:
                 # One blob that takes its time keeps the record of all behind it.
                 self._hear()
@@ -136,12 +136,12 @@ class BlobCopier:
                 if container not in self._staging_containers:
                     self._staging_containers.append(container)
             self._record()
-            self._begin(batch, plans, inherited=False)
+            self._begin(zip(plans, batch, strict=True), inherited=False)
         while self._under_way or self._again:
             self._hear()
 
-    def _begin(self, batch: Sequence[tuple[int, Blob]], plans: Sequence[Plan], *, inherited: bool) -> None:
-        for (number, blob), plan in zip(batch, plans, strict=True):
+    def _begin(self, settled: Iterable[tuple[Plan, tuple[int, Blob]]], *, inherited: bool) -> None:
+        for plan, (number, blob) in settled:
             self._between()
             if not plan.over:
                 while plan.path in self._paths_under_way or self._is_enough_under_way:
@@ -182,7 +182,11 @@ class BlobCopier:
     @property
     def _is_enough_under_way(self) -> bool:
         """Whether more would only wait; a disk is read at few places at once."""
-        return len(self._under_way) > self._threads.orders_max or self._large_under_way > _LARGE_AT_ONCE_MAX
+        return (
+            len(self._under_way) > self._threads.orders_max
+            or self._large_under_way > _LARGE_AT_ONCE_MAX
+            or sum(len(order.pieces) for order in self._under_way.values()) > PIECES_MAX
+        )
 
     @property
     def _large_under_way(self) -> int:
@@ -305,9 +309,13 @@ class BlobCopier:
                 elif isinstance(result, BlobFailedError):
                     with suppress(StoreError):
                         self._fail(order, result)
-        for order in self._under_way.values() if cancelled else ():
-            if order.bytes_sent:
-                self._report(order, None, BlobStatus.FAILED, {})
+        if cancelled:
+            for order in self._under_way.values():
+                if order.bytes_sent:
+                    self._report(order, None, BlobStatus.FAILED, {})
+            for plan in self._plans:
+                if not plan.over:
+                    plan.end(is_in_store=False)
 
     # -- what is recorded ------------------------------------------------------------------------------
 
@@ -364,7 +372,7 @@ class BlobCopier:
             if not attached.went_well:
                 status = BlobStatus.COMPLETED_WITH_ERRORS
         self._report(order, attached, status, bad or {})
-        order.plan.over = True
+        order.plan.over, order.plan.upload = True, ""
         while self._plans and self._plans[0].over:
             self._plans.popleft()
             self._done += 1

@@ -1,13 +1,37 @@
 """One blob that is to be copied, and the parts in which it goes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from models.manifests import BLOCK_BYTES_MAX, Blob
 from tasks.blob_files import Piece
 from tasks.containers import Account
 from tasks.plans import Plan
 from tasks.stores import Container, Part
+
+PIECES_MAX: Final = 20_000
+"""Blocks and page ranges that are held together; a blob of more is held beside no other."""
+
+
+def in_batches(numbered: Iterator[tuple[int, Blob]], blobs_max: int) -> Iterator[list[tuple[int, Blob]]]:
+    """Take together as many blobs as memory has room for.
+
+    Args:
+        numbered: blobs with their places in the manifest.
+        blobs_max: how many, at most; fewer where they have more than `PIECES_MAX` pieces together.
+    """
+    batch: list[tuple[int, Blob]] = []
+    pieces = 0
+    for place, blob in numbered:
+        count = len(blob.blocks) + len(blob.page_ranges)
+        if batch and (len(batch) == blobs_max or pieces + count > PIECES_MAX):
+            yield batch
+            batch, pieces = [], 0
+        batch.append((place, blob))
+        pieces += count
+    if batch:
+        yield batch
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 from typing import Any, Final
 from uuid import UUID
 
@@ -576,6 +577,72 @@ def test_a_copy_asked_for_after_a_cancel_copies_nothing(data_directory: Path, sq
     accept_cancel.fn(job_id)
     assert "nothing is copied: a cancel was accepted" in message(import_drives.fn(str(job_id)))
     assert stored(data_directory) == {}
+
+
+def killed_before_it_is_recorded(
+    data_directory: Path, monkeypatch: pytest.MonkeyPatch, **properties: Any
+) -> tuple[UUID, dict[str, bytes]]:
+    """Leave a job whose copier died with blobs in the store that no row speaks of; gives those."""
+    big = random_bytes(2 * _B)
+    listed = [Listed(f"data/{n}", b"ours") for n in range(40)]
+    listed += [Listed("data/taken", b"ours"), Listed("data/whole", big), Listed("data/cut", big)]
+    listed += [Listed("data/x", b"x", on_drive=b"y")]
+    make_source(data_directory / "store" / "account1" / "data", {"taken": b"theirs"})
+    job_id = received_by_hand(data_directory, {"S1": listed}, **properties)
+    commit, write, record, is_whole = _FolderUpload.commit, _FolderUpload.write, BlobCopier._record, Event()
+
+    def commit_the_first(upload: _FolderUpload, *args: Any, **kwargs: Any) -> str:
+        e_tag = commit(upload, *args, **kwargs)
+        is_whole.set()
+        return e_tag
+
+    def cut(upload: _FolderUpload, part: Part, data: bytes) -> bool:
+        if upload._place.endswith("cut") and part.index:
+            assert is_whole.wait(20)
+            raise Killed
+        return write(upload, part, data)
+
+    def record_no_end(copier: BlobCopier) -> None:
+        # The plans and the uploads' handles are written down, and nothing that came of them.
+        if not any(plan.over for plan in copier._plans) and not copier._done:
+            record(copier)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(_FolderUpload, "commit", commit_the_first)
+        dying.setattr(_FolderUpload, "write", cut)
+        dying.setattr(BlobCopier, "_record", record_no_end)
+        with pytest.raises(Killed):
+            import_drives.fn(str(job_id))
+    run_out(job_id)
+    with reading() as session:
+        assert session.get_one(DriveCopy, (job_id, 1)).bytes_committed == 0
+    found = {path: data for path, data in stored(data_directory).items() if ".drivepost" not in path}
+    del found["data/taken"]
+    assert len(found) > 1
+    return job_id, found
+
+
+def test_what_a_killed_copy_left_whole_is_counted_and_told_when_it_is_cancelled(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so is the blob that was cut; blobs not begun are in no log."""
+    job_id, found = killed_before_it_is_recorded(data_directory, monkeypatch, logLevel="Verbose")
+    accept_cancel.fn(job_id)
+    assert cancel_job.fn(str(job_id)).is_completed()
+    assert drive_of(job_id).bytes_succeeded == sum(map(len, found.values()))
+    assert stored(data_directory) == {**found, "data/taken": b"theirs"}
+    assert not [path for path in store_of(data_directory) if ".drivepost" in path]
+    (error,), (verbose,) = logs_of(data_directory), logs_of(data_directory, "verbose")
+    told = {blob.blob_path: blob.disposition_status for blob in read_log(verbose).blobs}
+    renamed = {"data/taken (2)": DispositionStatus.RENAMED} if "data/taken (2)" in found else {}
+    assert told == {
+        **dict.fromkeys(found, DispositionStatus.CREATED),
+        **renamed,
+        "data/cut": DispositionStatus.CANCELLED,
+    }
+    told_of = {blob.blob_path for blob in read_log(error).blobs}
+    assert told_of == {"data/cut", *renamed}
+    assert drive_of(job_id).verbose_log_uri == verbose.as_uri()
 
 
 def half_copied(data_directory: Path, monkeypatch: pytest.MonkeyPatch, name: str = "job1") -> UUID:
