@@ -31,6 +31,7 @@ from models.jobs import Job, read_job, request_cancel
 from models.lifecycle import Actor, DriveState, JobState, JobType
 from models.manifests import BLOCK_BYTES_MAX, Blob, ImportDisposition, PageRange
 from models.settings import Settings
+from tasks import folder_store
 from tasks.azure_uploads import PageUpload
 from tasks.blob_files import md5_of
 from tasks.blob_names import Names
@@ -584,17 +585,19 @@ def killed_before_it_is_recorded(
 ) -> tuple[UUID, dict[str, bytes]]:
     """Leave a job whose copier died with blobs in the store that no row speaks of; gives those."""
     big = random_bytes(2 * _B)
-    listed = [Listed(f"data/{n}", b"ours") for n in range(40)]
-    listed += [Listed("data/taken", b"ours"), Listed("data/whole", big), Listed("data/cut", big)]
+    listed = [Listed("data/whole", big), Listed("data/cut", big), Listed("data/taken", b"ours")]
+    listed += [Listed(f"data/{n}", b"ours") for n in range(40)]
     listed += [Listed("data/x", b"x", on_drive=b"y")]
     make_source(data_directory / "store" / "account1" / "data", {"taken": b"theirs"})
     job_id = received_by_hand(data_directory, {"S1": listed}, **properties)
-    commit, write, record, is_whole = _FolderUpload.commit, _FolderUpload.write, BlobCopier._record, Event()
+    name, write, record = folder_store._name, _FolderUpload.write, BlobCopier._record
+    are_begun, is_whole = Event(), Event()
 
-    def commit_the_first(upload: _FolderUpload, *args: Any, **kwargs: Any) -> str:
-        e_tag = commit(upload, *args, **kwargs)
-        is_whole.set()
-        return e_tag
+    def name_when_begun(laid: str, place: str, **kwargs: Any) -> None:
+        assert are_begun.wait(20)
+        name(laid, place, **kwargs)
+        if place.endswith("whole"):
+            is_whole.set()
 
     def cut(upload: _FolderUpload, part: Part, data: bytes) -> bool:
         if upload._place.endswith("cut") and part.index:
@@ -604,11 +607,13 @@ def killed_before_it_is_recorded(
 
     def record_no_end(copier: BlobCopier) -> None:
         # The plans and the uploads' handles are written down, and nothing that came of them.
-        if not any(plan.over for plan in copier._plans) and not copier._done:
+        if not are_begun.is_set():
             record(copier)
+        if sum(plan.upload != "" for plan in copier._plans) == 2:
+            are_begun.set()
 
     with monkeypatch.context() as dying:
-        dying.setattr(_FolderUpload, "commit", commit_the_first)
+        dying.setattr(folder_store, "_name", name_when_begun)
         dying.setattr(_FolderUpload, "write", cut)
         dying.setattr(BlobCopier, "_record", record_no_end)
         with pytest.raises(Killed):
