@@ -16,6 +16,8 @@ from tasks.stores import NameRefusedError, StoreBusyError
 _RENAMES_MAX: Final = 10_000
 _KNOWN_MAX: Final = 10_000
 """Names of one container that are held in memory; of a fuller one each name is asked for by itself."""
+_ALL_KNOWN_MAX: Final = 50_000
+"""Names and containers that are held in memory; the container that came first is then forgotten."""
 
 
 class Names:
@@ -30,6 +32,7 @@ class Names:
         self._account = account
         self._threads = threads
         self._known: dict[str, set[str] | None] = {}
+        self._count = 0
         # Where to go on counting, so that a path that stands a thousand times is not counted up each time.
         self._numbers: dict[str, int] = {}
 
@@ -58,7 +61,7 @@ class Names:
         Raises:
             StoreError: the store does not answer.
         """
-        self._known[split_blob_path(blob.blob_path)[0]] = None
+        self._know(split_blob_path(blob.blob_path)[0], None)
         return self._settle_one(blob, reserved, {})
 
     def exists(self, path: str) -> bool:
@@ -77,8 +80,22 @@ class Names:
 
     def _names(self, container: str) -> set[str] | None:
         if container not in self._known:
-            self._known[container] = self._threads.ask(lambda: self._list(container))
+            self._know(container, self._threads.ask(lambda: self._list(container)))
         return self._known[container]
+
+    def _know(self, container: str, names: set[str] | None) -> None:
+        self._forget(container)
+        self._known[container] = names
+        self._count += 1 + len(names or ())
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self._count > _ALL_KNOWN_MAX:
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, container: str) -> None:
+        if container in self._known:
+            self._count -= 1 + len(self._known.pop(container) or ())
 
     def _list(self, container: str) -> set[str] | None:
         """Tell the names in a container; None where they are too many, or it tells none."""
@@ -135,11 +152,14 @@ class Names:
         """Take down that a blob of this path is in the store now."""
         container, name = split_blob_path(path)
         names = self._known.get(container)
-        if names is not None:
-            if len(names) < _KNOWN_MAX:
-                names.add(name)
-            else:
-                self._known[container] = None
+        if names is None or name in names:
+            return
+        if len(names) < _KNOWN_MAX:
+            names.add(name)
+            self._count += 1
+            self._make_room()
+        else:
+            self._know(container, None)
 
 
 def _other_names(path: str, first: int) -> Iterator[str]:

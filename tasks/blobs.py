@@ -12,7 +12,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import update
@@ -91,7 +91,8 @@ class BlobCopier:
             self._bytes_told = session.get_one(Drive, (job_id, number)).bytes_succeeded
         self._done = begun.blobs_done
         self._bytes = begun.bytes_committed
-        self._staging_containers = list(begun.staging_containers)
+        self._staging_containers = dict.fromkeys(begun.staging_containers)
+        self._staging_recorded = len(self._staging_containers)
         self._plans = deque(Plan.of(entry) for entry in begun.planned)
 
     def copy(self, manifest: SupportsRead) -> None:
@@ -132,9 +133,7 @@ class BlobCopier:
             plans = self._names.settle([blob for _, blob in batch], reserved)
             self._plans += plans
             for plan in plans:
-                container = split_blob_path(plan.path)[0]
-                if container not in self._staging_containers:
-                    self._staging_containers.append(container)
+                self._staging_containers[split_blob_path(plan.path)[0]] = None
             self._record()
             self._begin(zip(plans, batch, strict=True), inherited=False)
         while self._under_way or self._again:
@@ -322,17 +321,16 @@ class BlobCopier:
     def _record(self) -> None:
         """Write down how far the copy has come, in one guarded transaction."""
         sent = max(self._bytes_told, self._bytes + sum(order.bytes_sent for order in self._under_way.values()))
+        values: dict[str, Any] = {"planned": [plan.entry() for plan in self._plans]}
+        if len(self._staging_containers) > self._staging_recorded:
+            # Written only when it grew: of a drive for very many containers it is long.
+            values["staging_containers"] = list(self._staging_containers)
         with writing() as session:
             self._pulse.renew(session)
             session.connection().execute(
                 update(DriveCopy)
                 .where(col(DriveCopy.job_id) == self._job_id, col(DriveCopy.drive_number) == self._number)
-                .values(
-                    blobs_done=self._done,
-                    bytes_committed=self._bytes,
-                    planned=[plan.entry() for plan in self._plans],
-                    staging_containers=self._staging_containers,
-                )
+                .values(blobs_done=self._done, bytes_committed=self._bytes, **values)
             )
             session.connection().execute(
                 update(Drive)
@@ -342,6 +340,7 @@ class BlobCopier:
             for report in self._reports:
                 session.merge(report)
         self._reports = []
+        self._staging_recorded = len(self._staging_containers)
         self._last_record = time.monotonic()
         self._tell(sent)
 

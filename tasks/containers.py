@@ -6,6 +6,7 @@ else, from Settings or the environment.
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from models.settings import Settings
 from tasks import folder_store
 from tasks.stores import Container
 
+_OPENED_MAX: Final = 64
 _S3: Final = "s3"
 _FOLDER: Final = "file"
 
@@ -45,7 +47,7 @@ def open_container(address: str, name: str) -> Container:
 
 
 class Account:
-    """The containers of one storage account, each opened once.
+    """The containers of one storage account, opened once as far as they are held in memory.
 
     Args:
         address: the storage account's store address, with `{container}` still open.
@@ -53,7 +55,8 @@ class Account:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._opened: dict[str, Container] = {}
+        # A client of its own each; a drive may have blobs for ten thousand containers.
+        self._open = lru_cache(_OPENED_MAX)(lambda name: open_container(address, name))
 
     def container(self, name: str) -> Container:
         """Open a container.
@@ -61,9 +64,7 @@ class Account:
         Raises:
             StoreError: as `open_container`.
         """
-        if name not in self._opened:
-            self._opened[name] = open_container(self.address, name)
-        return self._opened[name]
+        return self._open(name)
 
 
 class WrittenAccount(Account):

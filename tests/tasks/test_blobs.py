@@ -33,11 +33,12 @@ from models.drive_files import find_file
 from models.errors import StoreError
 from models.jobs import read_job
 from models.lifecycle import DriveState, JobState
-from models.manifests import BLOCK_BYTES_MAX, ImportDisposition
+from models.manifests import BLOCK_BYTES_MAX, Blob, Block, ImportDisposition
 from tasks import folder_store
 from tasks.blob_names import Names
 from tasks.blobs import BlobCopier
 from tasks.folder_store import FolderContainer, _FolderUpload
+from tasks.orders import in_batches
 from tasks.stores import BlobMissingError, Part, StoreBusyError
 from tests.builders import (
     Listed,
@@ -333,6 +334,42 @@ def test_a_name_with_no_room_for_a_number_is_told_as_rename_failed(data_director
     )
     assert stored(data_directory) == {f"data/{name}": b"theirs", "data/b": b"b"}
     assert told(data_directory) == {"files\\0": (BlobStatus.RENAME_FAILED, DispositionStatus.CANCELLED)}
+
+
+def test_blobs_of_more_containers_than_are_held_in_memory_keep_to_their_names(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was forgotten is asked again; and the record names every container."""
+    monkeypatch.setattr("tasks.blob_names._ALL_KNOWN_MAX", 3)
+    monkeypatch.setenv("DRIVEPOST_COPY_BATCH_BLOBS", "2")
+    containers = [f"box{n}" for n in range(6)]
+    for container in containers:
+        put(data_directory, "a", container=container)
+    job_id = received_by_hand(
+        data_directory, {"SERIAL1": [Listed(f"{box}/a", data) for data in (b"1", b"2") for box in containers]}
+    )
+    copied(job_id)
+    assert stored(data_directory) == {
+        f"{box}/{name}": data
+        for box in containers
+        for name, data in {"a": b"theirs", "a (2)": b"1", "a (3)": b"2"}.items()
+    }
+    with reading() as session:
+        assert session.get_one(DriveCopy, (job_id, 1)).staging_containers == containers
+
+
+def test_blobs_are_taken_together_as_far_as_memory_has_room_for_their_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of more pieces than that comes alone; of small ones as many as are asked for."""
+    monkeypatch.setattr("tasks.orders.PIECES_MAX", 10)
+    pieces = [1, 1, 1, 9, 2, 50, 0, 10, 1]
+    blobs = [
+        Blob(f"data/{n}", "file", count, blocks=tuple(Block(at, 1, "0" * 32) for at in range(count)))
+        for n, count in enumerate(pieces)
+    ]
+    held = [[len(blob.blocks) for _, blob in batch] for batch in in_batches(enumerate(blobs), 2)]
+    assert held == [[1, 1], [1, 9], [2], [50], [0, 10], [1]]
 
 
 # -- what cannot be copied -------------------------------------------------------------------------------
