@@ -50,6 +50,7 @@ from tasks.folder_store import FolderContainer, _FolderUpload
 from tasks.jobs import accept_cancel
 from tasks.pulse import CopyLimits, Pulse
 from tasks.stores import Part, StoreBusyError
+from tasks.way import Way
 from tests.builders import (
     Listed,
     drive_of,
@@ -508,11 +509,30 @@ def test_the_log_of_a_cancelled_drive_tells_of_the_blob_that_was_cut(
 
 
 def test_how_long_a_cancel_takes(
-    data_directory: Path, any_database: str, capsys: pytest.CaptureFixture[str]
+    data_directory: Path,
+    any_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """At full speed: time and bytes from the accepted request to the last byte written."""
+    """At full speed: time and bytes from the accepted request to the last byte written.
+
+    Once the cancel is heard no more is written than the requests in flight.
+    """
     source = {"big": random_bytes(60 * _B)}
     job_id = received_job(data_directory, {"S1": source})
+    write, stop, heard, after_it = _FolderUpload.write, Way.stop, Event(), list[int]()
+
+    def watched_write(upload: _FolderUpload, part: Part, data: bytes) -> bool:
+        if heard.is_set():
+            after_it.append(part.length)
+        return write(upload, part, data)
+
+    def watched_stop(way: Way, **kwargs: bool) -> None:
+        stop(way, **kwargs)
+        heard.set()
+
+    monkeypatch.setattr(_FolderUpload, "write", watched_write)
+    monkeypatch.setattr(Way, "stop", watched_stop)
     with copying(job_id):
         wait_until(lambda: sum(size for size, _ in store_of(data_directory).values()) > 4 * _B)
         accept_cancel.fn(job_id)
@@ -521,6 +541,8 @@ def test_how_long_a_cancel_takes(
         while state_of(job_id) is not JobState.COMPLETED:
             written |= store_of(data_directory)
         completed = time.time_ns()
+    assert heard.is_set()
+    assert sum(after_it) <= Settings().copy_requests_at_once * _B
     after = {path: stat for path, stat in written.items() if stat[1] > accepted and ".xml" not in path}
     late = sum(size - before.get(path, (0, 0))[0] for path, (size, _) in after.items())
     last = max((at for _, at in after.values()), default=accepted)
