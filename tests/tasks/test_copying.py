@@ -484,8 +484,9 @@ def test_a_cancel_while_copying_leaves_whole_blobs_alone(
 def test_the_log_of_a_cancelled_drive_tells_of_the_blob_that_was_cut(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its disposition is Cancelled, and blobs not begun are not named."""
-    job_id = received_job(data_directory, {"S1": {"0": b"0", **{f"1{k}": v for k, v in _BIG.items()}}})
+    """Its disposition is Cancelled, blobs not begun are not named; the verbose log names whole ones too."""
+    files = {"0": b"0", **{f"1{k}": v for k, v in _BIG.items()}}
+    job_id = received_job(data_directory, {"S1": files}, logLevel="Verbose")
     write, may_go_on = _FolderUpload.write, threading.Event()
 
     def write_three(upload: _FolderUpload, part: Part, data: bytes) -> bool:
@@ -506,6 +507,8 @@ def test_the_log_of_a_cancelled_drive_tells_of_the_blob_that_was_cut(
     ]
     found = stored(data_directory)
     assert found == {"data/0": b"0", **{f"data/1{name}": data for name, data in _MANY.items()}}
+    (verbose,) = logs_of(data_directory, "verbose")
+    assert {blob.blob_path for blob in read_log(verbose).blobs} == {*found, "data/1big"}
 
 
 def test_how_long_a_cancel_takes(
