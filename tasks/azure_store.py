@@ -229,6 +229,12 @@ class AzureContainer(CloudContainer):
             self, self._blob(self._key(path)), self._laid(laid), length, laid, is_resumed=bool(handle)
         )
 
+    def pages(self, path: str, *, e_tag: str = "") -> Iterator[tuple[int, int]]:
+        with told_without_names():
+            for each in self._blob(self._key(path)).list_page_ranges(**if_it_is(e_tag)):
+                if not each.cleared:
+                    yield each.start or 0, (each.end or 0) + 1
+
     def drop(self, path: str, handle: str) -> None:
         # Of blocks nothing: they would go only with a blob of that name, which might stay if we were cut then.
         # Nobody sees them, and the store itself removes them after a week.

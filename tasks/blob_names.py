@@ -1,20 +1,23 @@
 """Which name each blob gets: settled before its first byte is written, by what the container has already."""
 
 from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from functools import partial
+from itertools import count, islice, takewhile
 from typing import Final
 
 from models.copy_logs import DispositionStatus
 from models.errors import StoreError
-from models.manifests import Blob, ImportDisposition, split_blob_path
+from models.manifests import BLOB_NAME_CHARACTERS_MAX, Blob, ImportDisposition, split_blob_path
 from tasks.containers import WrittenAccount
 from tasks.copy_threads import CopyThreads
 from tasks.plans import Plan
-from tasks.stores import NameRefusedError
+from tasks.stores import NameRefusedError, StoreBusyError
 
 _RENAMES_MAX: Final = 10_000
 _KNOWN_MAX: Final = 10_000
 """Names of one container that are held in memory; of a fuller one each name is asked for by itself."""
+_ALL_KNOWN_MAX: Final = 50_000
+"""Names and containers that are held in memory; the container that came first is then forgotten."""
 
 
 class Names:
@@ -29,6 +32,7 @@ class Names:
         self._account = account
         self._threads = threads
         self._known: dict[str, set[str] | None] = {}
+        self._count = 0
         # Where to go on counting, so that a path that stands a thousand times is not counted up each time.
         self._numbers: dict[str, int] = {}
 
@@ -57,7 +61,7 @@ class Names:
         Raises:
             StoreError: the store does not answer.
         """
-        self._known[split_blob_path(blob.blob_path)[0]] = None
+        self._know(split_blob_path(blob.blob_path)[0], None)
         return self._settle_one(blob, reserved, {})
 
     def exists(self, path: str) -> bool:
@@ -71,13 +75,27 @@ class Names:
     def _ask_all(self, batch: Sequence[Blob]) -> dict[str, bool]:
         """Find out about all first choices at once, where a container is too full to be known by heart."""
         unknown = [blob.blob_path for blob in batch if self._names(split_blob_path(blob.blob_path)[0]) is None]
-        asked = [(path, self._threads.askers.submit(self._exists, path)) for path in unknown]
+        asked = [(path, self._threads.asking(partial(self._exists, path))) for path in unknown]
         return {path: self._threads.wait_for(future) for path, future in asked}
 
     def _names(self, container: str) -> set[str] | None:
         if container not in self._known:
-            self._known[container] = self._threads.ask(lambda: self._list(container))
+            self._know(container, self._threads.ask(lambda: self._list(container)))
         return self._known[container]
+
+    def _know(self, container: str, names: set[str] | None) -> None:
+        self._forget(container)
+        self._known[container] = names
+        self._count += 1 + len(names or ())
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self._count > _ALL_KNOWN_MAX:
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, container: str) -> None:
+        if container in self._known:
+            self._count -= 1 + len(self._known.pop(container) or ())
 
     def _list(self, container: str) -> set[str] | None:
         """Tell the names in a container; None where they are too many, or it tells none."""
@@ -86,6 +104,8 @@ class Names:
         except NameRefusedError:
             # There can be no such container, and copying tells so.
             return set()
+        except StoreBusyError:
+            raise
         except StoreError:
             self._account.require(container)
             return None
@@ -121,6 +141,8 @@ class Names:
             return self._account.container(container).exists(name)
         except NameRefusedError:
             return False
+        except StoreBusyError:
+            raise
         except StoreError:
             self._account.require(container)
             # The store answers, so it is this name that it cannot hold; copying tells so.
@@ -130,17 +152,22 @@ class Names:
         """Take down that a blob of this path is in the store now."""
         container, name = split_blob_path(path)
         names = self._known.get(container)
-        if names is not None:
-            if len(names) < _KNOWN_MAX:
-                names.add(name)
-            else:
-                self._known[container] = None
+        if names is None or name in names:
+            return
+        if len(names) < _KNOWN_MAX:
+            names.add(name)
+            self._count += 1
+            self._make_room()
+        else:
+            self._know(container, None)
 
 
 def _other_names(path: str, first: int) -> Iterator[str]:
-    """Make `Seattle (2).jpg`, `Seattle (3).jpg` … of `Seattle.jpg`."""
+    """Make `Seattle (2).jpg`, `Seattle (3).jpg` … of `Seattle.jpg`, as far as a blob may be called so."""
     folder, slash, name = path.rpartition("/")
     stem, dot, extension = name.rpartition(".")
     if not stem:
         stem, dot, extension = name, "", ""
-    return (f"{folder}{slash}{stem} ({number}){dot}{extension}" for number in count(first))
+    longest = len(path) - len(split_blob_path(path)[1]) + BLOB_NAME_CHARACTERS_MAX
+    names = (f"{folder}{slash}{stem} ({number}){dot}{extension}" for number in count(first))
+    return takewhile(lambda name: len(name) <= longest, names)

@@ -1,16 +1,32 @@
-"""What is to be said of a blob that did not simply go well."""
+"""What is to be said of blobs: of those that did not simply go well, and of all."""
 
+from collections.abc import Container, Iterator
 from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
 from models.copies import BlobReport
-from models.copy_logs import BlobStatus, BlockStatus, DispositionStatus
+from models.copy_logs import (
+    AttachedStatus,
+    BlobStatus,
+    BlockStatus,
+    DispositionStatus,
+    LoggedBlob,
+    LoggedBlock,
+)
+from models.manifest_reader import iterate_blobs
+from models.manifests import AttachedFile, SupportsRead
 from tasks.blob_files import Attached
-from tasks.blob_writing import Order
+from tasks.orders import Order
 
 _PIECES_MAX: Final = 1000
 """Pieces of one blob that are told one by one; a drive comes from strangers, and may have very many bad ones."""
+
+_UNTOLD: Final = {
+    DispositionStatus.CANCELLED: BlockStatus.UNCOMMITTED,
+    DispositionStatus.SKIPPED: BlockStatus.CANCELLED,
+}
+"""What became of the blocks of a blob that is not in the store, where nothing is said of them."""
 
 
 def report_of(
@@ -68,3 +84,55 @@ def _pieces_told(order: Order, bad: dict[int, BlockStatus]) -> list[dict[str, An
         for at in sorted([*first, *others])
         for piece in [order.pieces[at]]
     ]
+
+
+def every_blob(
+    manifest: SupportsRead,
+    reports: Iterator[BlobReport],
+    blobs_max: int | None = None,
+    untold: Container[int] = frozenset(),
+) -> Iterator[LoggedBlob]:
+    """Tell of the blobs of a manifest, each as it was reported, or that it went well.
+
+    Args:
+        manifest: the drive's.
+        reports: of its blobs, in their order.
+        blobs_max: of how many to tell; by default of all.
+        untold: places of blobs that are told of only where there is a report.
+    """
+    following = next(reports, None)
+    for number, blob in islice(enumerate(iterate_blobs(manifest)), blobs_max):
+        report = following if following is not None and following.blob_number == number else None
+        if report is not None:
+            following = next(reports, None)
+        elif number in untold:
+            continue
+        told = {block["offset"]: BlockStatus(block["status"]) for block in report.blocks} if report else {}
+        otherwise = BlockStatus.COMPLETED
+        if report is not None and report.disposition_status in _UNTOLD:
+            otherwise = _UNTOLD[report.disposition_status]
+        yield LoggedBlob(
+            blob_path=report.blob_path if report else blob.blob_path,
+            file_path=blob.file_path,
+            length=blob.length,
+            status=report.status if report else BlobStatus.COMPLETED,
+            disposition=blob.disposition,
+            disposition_status=report.disposition_status if report else DispositionStatus.CREATED,
+            blocks=tuple(
+                LoggedBlock(
+                    offset=piece.offset,
+                    length=piece.length,
+                    hash=piece.hash,
+                    status=told.get(piece.offset, otherwise),
+                    id=getattr(piece, "id", None),
+                )
+                for piece in blob.blocks or blob.page_ranges
+            ),
+            metadata_status=report.metadata_status if report else _kept(blob.metadata),
+            properties_status=report.properties_status if report else _kept(blob.properties),
+            is_page_blob=blob.is_page_blob,
+        )
+
+
+def _kept(attached: AttachedFile | None) -> AttachedStatus | None:
+    return None if attached is None else AttachedStatus.COMPLETED

@@ -6,70 +6,18 @@ lets it go on, or ends it.
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from models.blob_facts import BlobFacts
 from models.copy_logs import AttachedStatus, BlobStatus, BlockStatus
-from models.manifests import BLOCK_BYTES_MAX, Blob
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles, Piece, bad_pieces, read_part
-from tasks.containers import Account
-from tasks.plans import Plan
-from tasks.stores import BlobMissingError, Container, NotHeldError, Part, Upload
+from tasks.orders import Cut, Order, cut_up
+from tasks.stores import BlobExistsError, BlobMissingError, NotHeldError, Part, Upload
 from tasks.way import CopyStoppedError, Way
-
-
-@dataclass(slots=True)
-class Order:
-    """One blob to be copied, and what was settled for it.
-
-    Attributes:
-        number: its place in the manifest, from 0.
-        blob: as the manifest has it.
-        plan: what was settled.
-        account: the storage account.
-        container_name: where it goes.
-        name: in the container.
-        aside: under which name it may be laid aside.
-        inherited: whether a run before may have written it already.
-        attempts: how often it was begun.
-        bytes_sent: of a blob of several parts, so far.
-        e_tag: of the blob that was written; empty before.
-    """
-
-    number: int
-    blob: Blob
-    plan: Plan
-    account: Account
-    container_name: str
-    name: str
-    aside: str
-    inherited: bool
-    attempts: int = 0
-    bytes_sent: int = 0
-    e_tag: str = ""
-
-    @property
-    def container(self) -> Container:
-        """Where it goes.
-
-        Raises:
-            NameRefusedError: the store can have no such container.
-        """
-        return self.account.container(self.container_name)
-
-    @property
-    def pieces(self) -> Sequence[Piece]:
-        """Its blocks or page ranges."""
-        return self.blob.page_ranges if self.blob.is_page_blob else self.blob.blocks
-
-    @property
-    def is_small(self) -> bool:
-        """Whether it goes in one request; a blob whose blocks have ids goes block by block."""
-        blob = self.blob
-        return not blob.is_page_blob and blob.length <= BLOCK_BYTES_MAX and all(b.id is None for b in blob.blocks)
 
 
 @dataclass(slots=True)
@@ -105,23 +53,56 @@ class BlobWriting:
         """
         self.way.require_open()
         attached = self.files.attached(order.blob)
-        if order.inherited and self._is_there(order):
+        if order.inherited and self.is_there(order):
             # The run before was cut between its last byte and its record.
             if order.plan.upload:
-                order.container.drop(order.name, order.plan.upload)
+                self.way.patiently(lambda: order.container.drop(order.name, order.plan.upload))
             return attached
         with self.files.opened(order.blob) as file:
             if order.is_small:
                 return self._write_at_once(order, file, attached)
             return self._write_in_parts(order, file, attached)
 
-    def _is_there(self, order: Order) -> bool:
-        if order.blob.is_page_blob:
-            return False  # nobody has compared the pages that are to be zero
+    def is_there(self, order: Order) -> bool:
+        """Tell whether the store has a blob under the name settled for it, and all of it is as listed.
+
+        Raises:
+            StoreError: the store refuses, or does not answer.
+            CopyStoppedError: the copy ends.
+        """
         try:
-            return not self._differing(order, _parts(order))
+            if order.blob.is_page_blob and not self._is_zero_elsewhere(order):
+                return False
+            return not self._differing(order, cut_up(order))
         except BlobMissingError:
             return False
+
+    def _is_zero_elsewhere(self, order: Order) -> bool:
+        """Tell whether there is a page blob that was written to nowhere but where the manifest lists pages."""
+        found = self.way.patiently(lambda: order.container.stat(order.name))
+        return found.is_page_blob and self.way.patiently(
+            lambda: _are_within(order.container.pages(order.name, e_tag=found.e_tag), order.pieces)
+        )
+
+    def _name(
+        self, order: Order, attached: Attached, md5: bytes | None, put: Callable[[BlobFacts], None]
+    ) -> Attached:
+        """Give a blob its name.
+
+        Raises:
+            BlobExistsError: there is one. It is gone if it has the MD5 and not the content: a run before was cut
+                between naming it and finding out that the store has it damaged.
+        """
+        try:
+            return _keep(attached, md5, put)
+        except BlobExistsError:
+            if order.inherited and not order.blob.is_page_blob:
+                with suppress(BlobMissingError):
+                    found = self.way.patiently(lambda: order.container.stat(order.name))
+                    if found.facts.content_md5 == md5:
+                        self.way.require_open()
+                        self.way.patiently(lambda: order.container.delete(order.name, e_tag=found.e_tag))
+            raise
 
     def _write_at_once(self, order: Order, file: int, attached: Attached) -> Attached:
         blob, whole = order.blob, Part(0, 0, order.blob.length)
@@ -134,25 +115,30 @@ class BlobWriting:
             self.way.require_open()
 
             def put(facts: BlobFacts) -> None:
-                overwrite = order.plan.overwrites
-                order.e_tag = order.container.put(order.name, data, facts, order.aside, overwrite=overwrite)
+                order.e_tag = self.way.patiently(
+                    lambda: order.container.put(
+                        order.name, data, facts, order.aside, overwrite=order.plan.overwrites
+                    )
+                )
 
-            attached = _keep(_compared(attached, md5), md5, put)
+            attached = self._name(order, _compared(attached, md5), md5, put)
             if self.reads_back:
                 self._require_as_sent(order, lambda: self._is_other(order, data))
         return attached
 
     def _is_other(self, order: Order, data: bytes) -> list[int]:
-        found = order.container.read(order.name, 0, len(data) + 1, e_tag=order.e_tag)
+        found = self.way.patiently(lambda: order.container.read(order.name, 0, len(data) + 1, e_tag=order.e_tag))
         return [] if found == data else list(range(len(order.pieces))) or [0]
 
     # -- part by part ----------------------------------------------------------------------------------
 
     def _write_in_parts(self, order: Order, file: int, attached: Attached) -> Attached:
         blob, container, plan = order.blob, order.container, order.plan
-        listed = _parts(order)
+        listed = cut_up(order)
         if blob.is_page_blob:
-            upload = container.upload_pages(order.name, blob.length, order.aside, plan.upload)
+            upload = self.way.patiently(
+                lambda: container.upload_pages(order.name, blob.length, order.aside, plan.upload)
+            )
         else:
             attached, upload = self._begin(order, [cut.part for cut in listed], attached)
         if upload.handle != plan.upload:
@@ -165,9 +151,9 @@ class BlobWriting:
         md5 = attached.facts.content_md5 if whole is None else whole.digest()
 
         def commit(facts: BlobFacts) -> None:
-            order.e_tag = upload.commit(facts, overwrite=plan.overwrites)
+            order.e_tag = self.way.patiently(lambda: upload.commit(facts, overwrite=plan.overwrites))
 
-        attached = _keep(_compared(attached, md5), md5, commit)
+        attached = self._name(order, _compared(attached, md5), md5, commit)
         if self.reads_back:
             # What was compared before it had its name needs but its length looked at.
             rest = [] if was_read_back else listed
@@ -176,14 +162,17 @@ class BlobWriting:
 
     def _begin(self, order: Order, parts: Sequence[Part], attached: Attached) -> tuple[Attached, Upload]:
         begun: list[Upload] = []
+        container, handle = order.container, order.plan.upload
 
         def begin(facts: BlobFacts) -> None:
-            begun.append(order.container.upload(order.name, parts, order.aside, order.plan.upload, facts=facts))
+            begun.append(
+                self.way.patiently(lambda: container.upload(order.name, parts, order.aside, handle, facts=facts))
+            )
 
         return _keep(attached, None, begin), begun[0]
 
     def _send_all(
-        self, order: Order, upload: Upload, file: int, listed: Sequence["_Cut"], whole: "hashlib._Hash | None"
+        self, order: Order, upload: Upload, file: int, listed: Sequence[Cut], whole: "hashlib._Hash | None"
     ) -> bool:
         """Send all parts, several at once and each byte read once; tells whether all were read back already."""
         sent: list[Future[_Sent]] = []
@@ -216,15 +205,15 @@ class BlobWriting:
         return all(result.was_read_back for result in results)
 
     def _send(
-        self, order: Order, upload: Upload, cut: "_Cut", data: bytes, taken: int, failed: threading.Event
+        self, order: Order, upload: Upload, cut: Cut, data: bytes, taken: int, failed: threading.Event
     ) -> "_Sent":
         try:
             if bad := bad_pieces(data, cut.part, cut.pieces, cut.first):
                 failed.set()
                 return _Sent(dict.fromkeys(bad, BlockStatus.CORRUPTED))
             self.way.require_open()
-            upload.write(cut.part, data)
-            back = upload.read(cut.part) if self.reads_back else None
+            self.way.patiently(lambda: upload.write(cut.part, data))
+            back = self.way.patiently(lambda: upload.read(cut.part)) if self.reads_back else None
             if back is not None and back != data:
                 failed.set()
                 return _Sent(dict.fromkeys(cut.places, BlockStatus.BLOB_REQUEST_FAILED))
@@ -259,13 +248,13 @@ class BlobWriting:
             told = dict.fromkeys(bad, BlockStatus.BLOB_REQUEST_FAILED)
             raise BlobFailedError(BlobStatus.BLOB_REQUEST_FAILED, told)
 
-    def _differing(self, order: Order, listed: Sequence["_Cut"]) -> list[int]:
+    def _differing(self, order: Order, listed: Sequence[Cut]) -> list[int]:
         """Compare what the store holds with the manifest; tells the places of pieces that differ.
 
         Raises:
             BlobMissingError: it holds no such blob.
         """
-        found = order.container.stat(order.name)
+        found = self.way.patiently(lambda: order.container.stat(order.name))
         if order.e_tag and found.e_tag != order.e_tag:
             raise BlobMissingError("the store has another blob of that name by now")
         if found.length != order.blob.length:
@@ -280,26 +269,16 @@ class BlobWriting:
             wait(reading)
         return list(chain.from_iterable(future.result() for future in reading))
 
-    def _read_back(self, order: Order, cut: "_Cut", e_tag: str, taken: int) -> list[int]:
+    def _read_back(self, order: Order, cut: Cut, e_tag: str, taken: int) -> list[int]:
         try:
             self.way.require_open()
-            data = order.container.read(order.name, cut.part.offset, cut.part.length, e_tag=e_tag)
+            part = cut.part
+            data = self.way.patiently(
+                lambda: order.container.read(order.name, part.offset, part.length, e_tag=e_tag)
+            )
             return bad_pieces(data, cut.part, cut.pieces, cut.first)
         finally:
             self.way.give_back(taken)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A part, and the pieces of the manifest that it is made of, the first of them at the place `first`."""
-
-    part: Part
-    pieces: Sequence[Piece]
-    first: int
-
-    @property
-    def places(self) -> range:
-        return range(self.first, self.first + len(self.pieces))
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,29 +289,18 @@ class _Sent:
     was_read_back: bool = False
 
 
-def _parts(order: Order) -> list[_Cut]:
-    """Cut a blob into what goes in one request each."""
-    pieces = order.pieces
-    if order.is_small:
-        return [_Cut(Part(0, 0, order.blob.length), pieces, 0)] if pieces else []
-    bytes_min = 0 if order.blob.is_page_blob else order.container.part_bytes(order.blob.length)
-    cuts: list[_Cut] = []
-    first = 0
-    for end, piece in enumerate(pieces, 1):
-        length = piece.offset + piece.length - pieces[first].offset
-        if length < bytes_min and end < len(pieces):
-            continue
-        is_one = end - first == 1
-        part = Part(
-            index=len(cuts),
-            offset=pieces[first].offset,
-            length=length,
-            id=getattr(piece, "id", None) if is_one else None,
-            md5=bytes.fromhex(piece.hash) if is_one else None,
-        )
-        cuts.append(_Cut(part, pieces[first:end], first))
-        first = end
-    return cuts
+def _are_within(written: Iterable[tuple[int, int]], pieces: Sequence[Piece]) -> bool:
+    """Tell whether all that was written lies in pieces; both are in order."""
+    at = 0
+    for begin, end in written:
+        seen = begin
+        while seen < end:
+            while at < len(pieces) and pieces[at].offset + pieces[at].length <= seen:
+                at += 1
+            if at == len(pieces) or pieces[at].offset > seen:
+                return False
+            seen = pieces[at].offset + pieces[at].length
+    return True
 
 
 def _keep(attached: Attached, md5: bytes | None, put: Callable[[BlobFacts], None]) -> Attached:

@@ -6,13 +6,13 @@ own: `tasks.drives` runs it. Source: the specification, sections 7 and 9.
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice, takewhile
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import update
@@ -28,12 +28,13 @@ from models.manifests import Blob, SupportsRead, split_blob_path
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles
 from tasks.blob_names import Names
 from tasks.blob_reports import report_of
-from tasks.blob_writing import BlobWriting, Order
+from tasks.blob_writing import BlobWriting
 from tasks.containers import WrittenAccount
 from tasks.copy_threads import CopyThreads
+from tasks.orders import PIECES_MAX, Order, in_batches
 from tasks.plans import Plan
 from tasks.pulse import CopyCancelledError, Pulse
-from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError, refused_as
+from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError, StoreBusyError, refused_as
 from tasks.way import Way
 
 _RECORD_SECONDS: Final = 1.0
@@ -90,7 +91,8 @@ class BlobCopier:
             self._bytes_told = session.get_one(Drive, (job_id, number)).bytes_succeeded
         self._done = begun.blobs_done
         self._bytes = begun.bytes_committed
-        self._staging_containers = list(begun.staging_containers)
+        self._staging_containers = dict.fromkeys(begun.staging_containers)
+        self._staging_recorded = len(self._staging_containers)
         self._plans = deque(Plan.of(entry) for entry in begun.planned)
 
     def copy(self, manifest: SupportsRead) -> None:
@@ -102,7 +104,7 @@ class BlobCopier:
             StoreError: the store does not answer; how far it came is recorded.
             DriveError: the drive is gone.
         """
-        with CopyThreads(self._pulse, self._run, self._between) as self._threads:
+        with CopyThreads(self._pulse, self._way, self._run, self._between) as self._threads:
             self._names = Names(self._account, self._threads)
             self._writing = BlobWriting(
                 self._files, self._way, self._threads.parts, self._limits.reads_back, self._begun
@@ -121,9 +123,9 @@ class BlobCopier:
 
     def _copy_all(self, manifest: SupportsRead) -> None:
         numbered = islice(enumerate(iterate_blobs(manifest)), self._done, None)
-        inherited = list(islice(numbered, len(self._plans)))
-        self._begin(inherited, list(self._plans), inherited=True)
-        while batch := list(islice(numbered, self._limits.batch_blobs)):
+        # The plans first: of the blobs, which may have many blocks, none is taken that is not begun.
+        self._begin(zip(list(self._plans), numbered, strict=False), inherited=True)
+        for batch in in_batches(numbered, self._limits.batch_blobs):
             while len(self._plans) > _WINDOW_BATCHES * self._limits.batch_blobs:
                 # One blob that takes its time keeps the record of all behind it.
                 self._hear()
@@ -131,16 +133,14 @@ class BlobCopier:
             plans = self._names.settle([blob for _, blob in batch], reserved)
             self._plans += plans
             for plan in plans:
-                container = split_blob_path(plan.path)[0]
-                if container not in self._staging_containers:
-                    self._staging_containers.append(container)
+                self._staging_containers[split_blob_path(plan.path)[0]] = None
             self._record()
-            self._begin(batch, plans, inherited=False)
+            self._begin(zip(plans, batch, strict=True), inherited=False)
         while self._under_way or self._again:
             self._hear()
 
-    def _begin(self, batch: Sequence[tuple[int, Blob]], plans: Sequence[Plan], *, inherited: bool) -> None:
-        for (number, blob), plan in zip(batch, plans, strict=True):
+    def _begin(self, settled: Iterable[tuple[Plan, tuple[int, Blob]]], *, inherited: bool) -> None:
+        for plan, (number, blob) in settled:
             self._between()
             if not plan.over:
                 while plan.path in self._paths_under_way or self._is_enough_under_way:
@@ -181,7 +181,11 @@ class BlobCopier:
     @property
     def _is_enough_under_way(self) -> bool:
         """Whether more would only wait; a disk is read at few places at once."""
-        return len(self._under_way) > self._threads.orders_max or self._large_under_way > _LARGE_AT_ONCE_MAX
+        return (
+            len(self._under_way) > self._threads.orders_max
+            or self._large_under_way > _LARGE_AT_ONCE_MAX
+            or sum(len(order.pieces) for order in self._under_way.values()) > PIECES_MAX
+        )
 
     @property
     def _large_under_way(self) -> int:
@@ -236,7 +240,7 @@ class BlobCopier:
             self._fail(order, result)
         elif isinstance(result, NameRefusedError | NotHeldError):
             self._fail(order, BlobFailedError(refused_as(result)))
-        elif isinstance(result, BlobExistsError | StoreError):
+        elif isinstance(result, BlobExistsError | StoreError) and not isinstance(result, StoreBusyError):
             self._try_again(order, result)
         else:
             raise result
@@ -304,26 +308,29 @@ class BlobCopier:
                 elif isinstance(result, BlobFailedError):
                     with suppress(StoreError):
                         self._fail(order, result)
-        for order in self._under_way.values() if cancelled else ():
-            if order.bytes_sent:
-                self._report(order, None, BlobStatus.FAILED, {})
+        if cancelled:
+            for order in self._under_way.values():
+                if order.bytes_sent:
+                    self._report(order, None, BlobStatus.FAILED, {})
+            for plan in self._plans:
+                if not plan.over:
+                    plan.end(is_in_store=False)
 
     # -- what is recorded ------------------------------------------------------------------------------
 
     def _record(self) -> None:
         """Write down how far the copy has come, in one guarded transaction."""
         sent = max(self._bytes_told, self._bytes + sum(order.bytes_sent for order in self._under_way.values()))
+        values: dict[str, Any] = {"planned": [plan.entry() for plan in self._plans]}
+        if len(self._staging_containers) > self._staging_recorded:
+            # Written only when it grew: of a drive for very many containers it is long.
+            values["staging_containers"] = list(self._staging_containers)
         with writing() as session:
             self._pulse.renew(session)
             session.connection().execute(
                 update(DriveCopy)
                 .where(col(DriveCopy.job_id) == self._job_id, col(DriveCopy.drive_number) == self._number)
-                .values(
-                    blobs_done=self._done,
-                    bytes_committed=self._bytes,
-                    planned=[plan.entry() for plan in self._plans],
-                    staging_containers=self._staging_containers,
-                )
+                .values(blobs_done=self._done, bytes_committed=self._bytes, **values)
             )
             session.connection().execute(
                 update(Drive)
@@ -333,6 +340,7 @@ class BlobCopier:
             for report in self._reports:
                 session.merge(report)
         self._reports = []
+        self._staging_recorded = len(self._staging_containers)
         self._last_record = time.monotonic()
         self._tell(sent)
 
@@ -363,7 +371,7 @@ class BlobCopier:
             if not attached.went_well:
                 status = BlobStatus.COMPLETED_WITH_ERRORS
         self._report(order, attached, status, bad or {})
-        order.plan.over = True
+        order.plan.over, order.plan.upload = True, ""
         while self._plans and self._plans[0].over:
             self._plans.popleft()
             self._done += 1

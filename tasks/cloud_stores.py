@@ -9,8 +9,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import obstore
-from azure.core.exceptions import ResourceExistsError
-from botocore.exceptions import ClientError
+from azure.core.exceptions import ResourceExistsError, ServiceRequestError, ServiceResponseError
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore
 
@@ -26,6 +27,7 @@ from tasks.stores import (
     ListedBlob,
     NameRefusedError,
     NotHeldError,
+    StoreBusyError,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +45,11 @@ RETRY_CONFIG: "Final[RetryConfig]" = {
     "retry_timeout": timedelta(seconds=REQUEST_SECONDS_MAX),
     "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=2), "base": 2},
 }
+
+_NO_ANSWER: Final = (ServiceRequestError, ServiceResponseError, NoConnectionError, HTTPClientError)
+_IS_NO_ANSWER: Final = "HTTP error: "
+"""What obstore says where nothing came back, or not all."""
+_BUSY: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _BEYOND_END: Final = re.compile(r'StartTooLarge|ParseContentRange.*"bytes [^"/]*/0"', re.DOTALL)
@@ -101,9 +108,18 @@ def _refusal(status: int | None, error: Exception) -> Exception:
         return BlobExistsError()
     if status == 416:
         return _BeyondEndError()
-    if status is None:
-        return StoreError(f"the store did not answer, or its settings are wrong: {type(error).__name__}")
-    return StoreError(f"the store refused: {type(error).__name__}, HTTP status {status}")
+    return _failure(status, error)
+
+
+def _failure(status: int | None, error: Exception) -> StoreError:
+    """Tell a store that is busy or away from one that refuses."""
+    name = type(error).__name__
+    if status is not None:
+        kind = StoreBusyError if status in _BUSY else StoreError
+        return kind(f"the store refused: {name}, HTTP status {status}")
+    is_away = isinstance(error, _NO_ANSWER) or (isinstance(error, BaseError) and _IS_NO_ANSWER in str(error))
+    kind = StoreBusyError if is_away else StoreError
+    return kind(f"the store did not answer, or its settings are wrong: {name}")
 
 
 class _BeyondEndError(StoreError):

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from tasks.blob_writing import Order
+from tasks.orders import Order
 from tasks.pulse import Pulse
+from tasks.way import Way
 
 _CHUNK_BLOBS: Final = 16
 
@@ -19,12 +20,16 @@ class CopyThreads:
 
     Args:
         pulse: of the copy, which holds its lease and knows its limits.
+        way: lets threads go on.
         run: copies blobs one after the other; done by the threads.
         between: called while the copy's own thread waits for an answer; what it raises ends the waiting.
     """
 
-    def __init__(self, pulse: Pulse, run: Callable[[Sequence[Order]], None], between: Callable[[], None]) -> None:
+    def __init__(
+        self, pulse: Pulse, way: Way, run: Callable[[Sequence[Order]], None], between: Callable[[], None]
+    ) -> None:
         self._pulse = pulse
+        self._way = way
         self._run = run
         self._between = between
         self._is_ending = False
@@ -38,12 +43,11 @@ class CopyThreads:
         self._blobs = ThreadPoolExecutor(at_once, "drivepost-blobs")
         self._chunks = ThreadPoolExecutor(1, "drivepost-chunks")
         # Apart from the others, which may wait for the copy's own thread while it waits for an answer.
-        self.askers = ThreadPoolExecutor(at_once, "drivepost-askers")
-        """Asks the store questions."""
+        self._askers = ThreadPoolExecutor(at_once, "drivepost-askers")
         self._pools = ExitStack()
 
     def __enter__(self) -> Self:
-        for pool in (self.parts, self._blobs, self._chunks, self.askers):
+        for pool in (self.parts, self._blobs, self._chunks, self._askers):
             self._pools.enter_context(pool)
         return self
 
@@ -79,7 +83,11 @@ class CopyThreads:
 
     def ask(self, act: Callable[[], _T]) -> _T:
         """Ask the store something, and live on until it answers."""
-        return self.wait_for(self.askers.submit(act))
+        return self.wait_for(self.asking(act))
+
+    def asking(self, act: Callable[[], _T]) -> "Future[_T]":
+        """Let the store be asked something, patiently."""
+        return self._askers.submit(self._way.patiently, act)
 
     def wait_for(self, answer: "Future[_T]") -> _T:
         """Live on until there is an answer."""

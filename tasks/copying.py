@@ -1,9 +1,10 @@
 """The copy of one drive from its manifest to its logs; `tasks.blobs` copies the blobs in between."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from heapq import merge
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -13,29 +14,20 @@ from sqlmodel import Session
 
 from models.blob_facts import BlobFacts
 from models.copies import BlobReport, DriveCopy, drive_status_of, reports_of
-from models.copy_logs import (
-    AttachedStatus,
-    BlobStatus,
-    BlockStatus,
-    DispositionStatus,
-    DriveStatus,
-    LoggedBlob,
-    LoggedBlock,
-    LogKind,
-    copy_log_name,
-    error_entries,
-    write_copy_log,
-)
+from models.copy_logs import DriveStatus, LoggedBlob, LogKind, copy_log_name, error_entries, write_copy_log
 from models.database import database_time, reading, writing
 from models.drive_files import find_file
 from models.drives import Drive, move_drive, serial
-from models.errors import CancelAcceptedError, DriveError, ManifestError, StoreError
+from models.errors import BayError, CancelAcceptedError, DriveError, ManifestError, StoreError
 from models.jobs import Job, LogLevel, move, read_job
-from models.lifecycle import Actor, DriveState, JobState, Operation
-from models.manifest_reader import ManifestSummary, check_manifest, iterate_blobs
-from models.manifests import AttachedFile, SupportsWrite, split_blob_path
+from models.lifecycle import Actor, DriveState, JobState, JobType, Operation
+from models.manifest_reader import ManifestSummary, check_manifest
+from models.manifests import SupportsWrite, split_blob_path
+from tasks.blob_files import DriveFiles
+from tasks.blob_reports import every_blob
 from tasks.blobs import BlobCopier
-from tasks.containers import open_container
+from tasks.containers import Account, open_container
+from tasks.cut_copies import Rest
 from tasks.mounts import mounted_in
 from tasks.plans import Plan
 from tasks.progress import Progress
@@ -44,11 +36,6 @@ from tasks.stores import BlobWriter, NameRefusedError
 
 _PIECE_BYTES: Final = 2**20
 _REPORTS: Final = 256
-_UNTOLD: Final = {
-    DispositionStatus.CANCELLED: BlockStatus.UNCOMMITTED,
-    DispositionStatus.SKIPPED: BlockStatus.CANCELLED,
-}
-"""What became of the blocks of a blob that is not in the store, where nothing is said of them."""
 _XML: Final = "application/xml"
 
 
@@ -87,7 +74,7 @@ class DriveCopying:
             raise ValueError("a copy needs a pulse")
         try:
             manifest, folder = self._find_manifest(bay)
-            with Progress(self.job_id) as progress, _opened(manifest, self.pulse) as stream:
+            with Progress(self.job_id) as progress, _opened(manifest, self.pulse.beat) as stream:
                 bytes_total = self._require_manifest(stream).bytes_total
                 self._begin(bytes_total)
                 self._back_up(stream)
@@ -104,18 +91,18 @@ class DriveCopying:
                     self.job_id, self.number, folder, self.store_address, self.pulse, self._log_place[0], tell
                 ).copy(unchanged)
                 stream.seek(0)
-                self._log_verbosely(_every_blob(stream, self._reports()))
+                self._log_verbosely(every_blob(stream, self._reports()))
             self.finish()
         except CopyCancelledError:
             return False
         except DriveError as error:
-            self.fail(DriveStatus(error.status))
+            self.fail(DriveStatus(error.status), bay)
         return True
 
-    def fail(self, status: DriveStatus) -> None:
-        """End a drive that cannot be copied, or no further."""
+    def fail(self, status: DriveStatus, bay: Path | None = None) -> None:
+        """End a drive that cannot be copied, or no further; `bay` as of `finish`."""
         self._begin(None)
-        self.finish(status)
+        self.finish(status, bay=bay)
 
     # -- the manifest ----------------------------------------------------------------------------------
 
@@ -133,6 +120,14 @@ class DriveCopying:
             raise ManifestError("ManifestNotFound", "the drive has no manifest where its job says") from None
 
     def _require_manifest(self, stream: BufferedReader) -> ManifestSummary:
+        drive_id = self._require_named(stream)
+        summary = check_manifest(stream)
+        if serial(summary.drive_id) != serial(drive_id):
+            raise ManifestError("ManifestDriveIdMismatch", "the drive's manifest is another drive's")
+        return summary
+
+    def _require_named(self, stream: BufferedReader) -> str:
+        """Compare a manifest with the hash that its job names; gives the drive's serial number."""
         with reading() as session:
             drive = session.get_one(Drive, (self.job_id, self.number))
         try:
@@ -142,10 +137,23 @@ class DriveCopying:
         if digest.upper() != drive.manifest_hash.upper():
             raise _not_as_named()
         stream.seek(0)
-        summary = check_manifest(stream)
-        if serial(summary.drive_id) != serial(drive.drive_id):
-            raise ManifestError("ManifestDriveIdMismatch", "the drive's manifest is another drive's")
-        return summary
+        return drive.drive_id
+
+    def _reopened(self, bay: Path | None) -> tuple[BufferedReader, Path] | None:
+        """Open the manifest of an import that ends before its time; None where it is not to be had any more."""
+        with reading() as session:
+            is_import = session.get_one(Job, self.job_id).job_type is JobType.IMPORT
+        if bay is None or not is_import:
+            return None
+        with suppress(DriveError, BayError), ExitStack() as opened:
+            manifest, folder = self._find_manifest(bay)
+            # Who ends a drive hears of no cancel: it ends.
+            beat = (lambda: None) if self.pulse is None else self.pulse.keep
+            stream = opened.enter_context(_opened(manifest, beat))
+            self._require_named(stream)
+            opened.pop_all()
+            return stream, folder
+        return None
 
     # -- its beginning and its end ---------------------------------------------------------------------
 
@@ -170,11 +178,15 @@ class DriveCopying:
                 drive.bytes_total = bytes_total
                 session.add(drive)
 
-    def finish(self, status: DriveStatus | None = None, *, without_store: bool = False) -> None:
-        """Discard what is half written, write the drive's error log and let it be over; harmless when it is.
+    def finish(
+        self, status: DriveStatus | None = None, *, bay: Path | None = None, without_store: bool = False
+    ) -> None:
+        """Discard what is half written, write the drive's logs and let it be over; harmless when it is.
 
         Args:
             status: how its copy ended; by default as its blobs did.
+            bay: of an import that ends before its time; there its manifest says what is in the store of which no
+                run spoke any more. Where it is not to be had, that is not counted, and there is no verbose log.
             without_store: the store was tried and does not answer; then what lies aside there stays, under
                 names that no blob of the customer has, and there is no log.
 
@@ -187,11 +199,20 @@ class DriveCopying:
             told = status or drive_status_of(session, self.job_id, self.number)
         if drive.state is not DriveState.TRANSFERRING:
             return
-        uri = None
+        uri, rest = None, Rest(self.job_id, self.number)
         if not without_store:
-            self._discard(begun)
-            logged = error_entries(report.logged() for report in self._reports())
-            uri = self._put_log("error", lambda file: write_copy_log(file, drive.drive_id, logged, told))
+            with ExitStack() as opened:
+                if found := self._reopened(bay):
+                    opened.enter_context(found[0])
+                    rest = self._settle_rest(begun, *found)
+                self._discard(begun)
+                logged = error_entries(report.logged() for report in self._reports(rest.reports))
+                uri = self._put_log("error", lambda file: write_copy_log(file, drive.drive_id, logged, told))
+                if found and drive.verbose_log_uri is None:
+                    found[0].seek(0)
+                    blobs_max = begun.blobs_done + len(rest.plans)
+                    blobs = every_blob(found[0], self._reports(rest.reports), blobs_max, rest.untold)
+                    self._log_verbosely(blobs, told)
         target = DriveState.COMPLETED if told is DriveStatus.COMPLETED else DriveState.COMPLETED_MORE_INFO
         with self._guarded() as (session, drive):
             if drive.state is not DriveState.TRANSFERRING:
@@ -199,21 +220,33 @@ class DriveCopying:
             move_drive(session, drive, target, at=database_time(session), by=Actor.SERVICE)
             drive.copy_status = told
             drive.error_log_uri = uri
-            drive.bytes_succeeded = begun.bytes_committed
+            drive.bytes_succeeded = begun.bytes_committed + rest.bytes_committed
             session.add(drive)
+            for report in rest.reports:
+                session.merge(report)
+
+    def _settle_rest(self, begun: DriveCopy, manifest: BufferedReader, folder: Path) -> Rest:
+        rest = Rest(self.job_id, self.number, begun.blobs_done, [Plan.of(entry) for entry in begun.planned])
+        if not all(plan.over for plan in rest.plans):
+            rest.settle(manifest, Account(self.store_address), DriveFiles(folder))
+        return rest
 
     def _discard(self, begun: DriveCopy) -> None:
         """Remove whatever is not whole."""
         for plan in map(Plan.of, begun.planned):
-            if plan.upload and not plan.over:
+            if plan.upload:
                 container, name = split_blob_path(plan.path)
                 open_container(self.store_address, container).drop(name, plan.upload)
         for name in begun.staging_containers:
             with suppress(NameRefusedError):  # of one that can be no container nothing lies anywhere
                 open_container(self.store_address, name).discard(f"{self.job_id}/{self.number}")
 
-    def _reports(self) -> Iterator[BlobReport]:
-        """Read what is to be said of the drive's blobs, in their order, holding a few at a time."""
+    def _reports(self, others: Sequence[BlobReport] = ()) -> Iterator[BlobReport]:
+        """Give what is to be said of the drive's blobs, in their order; `others` are not written down yet."""
+        return merge(self._reports_written(), others, key=lambda report: report.blob_number)
+
+    def _reports_written(self) -> Iterator[BlobReport]:
+        """Read them, holding a few at a time."""
         last = -1
         while True:
             with reading() as session:
@@ -284,12 +317,12 @@ class DriveCopying:
             drive.manifest_uri = uri
             session.add(drive)
 
-    def _log_verbosely(self, blobs: Iterator[LoggedBlob]) -> None:
-        """Write a log of all blobs, where the job asks for one."""
+    def _log_verbosely(self, blobs: Iterator[LoggedBlob], status: DriveStatus | None = None) -> None:
+        """Write a log of all blobs, where the job asks for one; `status` as of `finish`."""
         with reading() as session:
             job = session.get_one(Job, self.job_id)
             drive = session.get_one(Drive, (self.job_id, self.number))
-            told = drive_status_of(session, self.job_id, self.number)
+            told = status or drive_status_of(session, self.job_id, self.number)
         if job.log_level is not LogLevel.VERBOSE:
             return
         uri = self._put_log("verbose", lambda file: write_copy_log(file, drive.drive_id, blobs, told))
@@ -323,46 +356,8 @@ def _not_as_named() -> ManifestError:
     return ManifestError("ManifestCorrupted", "the drive's manifest is not the one that its job names")
 
 
-def _opened(manifest: Path, pulse: Pulse) -> BufferedReader:
+def _opened(manifest: Path, beat: Callable[[], None]) -> BufferedReader:
     try:
-        return open_pulsing(manifest, pulse.beat)
+        return open_pulsing(manifest, beat)
     except OSError:
         raise ManifestError("ManifestAccessDenied", "the drive's manifest cannot be read") from None
-
-
-def _every_blob(manifest: BinaryIO, reports: Iterator[BlobReport]) -> Iterator[LoggedBlob]:
-    """Tell of every blob of a manifest: what was reported of it, or that it went well."""
-    following = next(reports, None)
-    for number, blob in enumerate(iterate_blobs(manifest)):
-        report = following if following is not None and following.blob_number == number else None
-        if report is not None:
-            following = next(reports, None)
-        told = {block["offset"]: BlockStatus(block["status"]) for block in report.blocks} if report else {}
-        untold = BlockStatus.COMPLETED
-        if report is not None and report.disposition_status in _UNTOLD:
-            untold = _UNTOLD[report.disposition_status]
-        yield LoggedBlob(
-            blob_path=report.blob_path if report else blob.blob_path,
-            file_path=blob.file_path,
-            length=blob.length,
-            status=report.status if report else BlobStatus.COMPLETED,
-            disposition=blob.disposition,
-            disposition_status=report.disposition_status if report else DispositionStatus.CREATED,
-            blocks=tuple(
-                LoggedBlock(
-                    offset=piece.offset,
-                    length=piece.length,
-                    hash=piece.hash,
-                    status=told.get(piece.offset, untold),
-                    id=getattr(piece, "id", None),
-                )
-                for piece in blob.blocks or blob.page_ranges
-            ),
-            metadata_status=report.metadata_status if report else _kept(blob.metadata),
-            properties_status=report.properties_status if report else _kept(blob.properties),
-            is_page_blob=blob.is_page_blob,
-        )
-
-
-def _kept(attached: AttachedFile | None) -> AttachedStatus | None:
-    return None if attached is None else AttachedStatus.COMPLETED

@@ -162,7 +162,7 @@ def give_up_drive(
     with writing() as session:
         pulse.renew(session)  # else the drive is another run's
     _tidy_up_export(job_id, number, bay)
-    DriveCopying(job_id, number, store_address, pulse).fail(DriveStatus.INTERNAL_ERROR)
+    DriveCopying(job_id, number, store_address, pulse).fail(DriveStatus.INTERNAL_ERROR, bay)
 
 
 @act
@@ -190,7 +190,7 @@ def _end_stopped_drives(job_id: UUID, bay: Path, store_address: str, *, without_
     for number in stopped:
         _tidy_up_export(job_id, number, bay)
         DriveCopying(job_id, number, store_address, None).finish(
-            DriveStatus.COMPLETED_WITH_ERRORS, without_store=without_store
+            DriveStatus.COMPLETED_WITH_ERRORS, bay=bay, without_store=without_store
         )
 
 

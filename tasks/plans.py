@@ -12,7 +12,8 @@ class Plan:
 
     Attributes:
         path: its final path, container first.
-        status: what becomes of a blob that has this path already.
+        status: what becomes of a blob that has this path already; Cancelled where it is over without having
+            been told of.
         upload: the store's handle of a blob that is being written part by part; empty before.
         over: whether the blob is done, well or badly.
         is_sure: whether the store itself has said what `status` stands on; else it is a name that this copy
@@ -33,6 +34,12 @@ class Plan:
     def entry(self) -> dict[str, Any]:
         """Make its entry in the record."""
         return {"path": self.path, "status": self.status, "upload": self.upload, "over": self.over}
+
+    def end(self, *, is_in_store: bool) -> None:
+        """Let a blob be over that no run goes on with; its `upload` is kept, to be dropped."""
+        self.over = True
+        if not is_in_store:
+            self.status = DispositionStatus.CANCELLED
 
     @property
     def overwrites(self) -> bool:

@@ -28,6 +28,10 @@ class ForbiddenError(StoreError):
     """The store does not let us; whether this one blob or all of them, shows only when another is tried."""
 
 
+class StoreBusyError(StoreError):
+    """The store did not answer, or had no time for us; asked again a little later, it may."""
+
+
 class NameRefusedError(StoreError):
     """This store can hold no blob of that name."""
 
@@ -218,6 +222,14 @@ class Container(ABC):
         Raises:
             NotHeldError: this store has no page blobs.
         """
+
+    def pages(self, path: str, *, e_tag: str = "") -> Iterator[tuple[int, int]]:  # noqa: ARG002  one kind has them
+        """Tell where a page blob was written to: begin and end of each range, bytes, in order; the rest is zero.
+
+        Raises:
+            NotHeldError: this store has no page blobs.
+        """
+        raise NotHeldError("this store has no page blobs")
 
     @abstractmethod
     def drop(self, path: str, handle: str) -> None:

@@ -3,9 +3,15 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
+
+from tasks.stores import StoreBusyError
 
 _LOOK_SECONDS: Final = 0.05
+_PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Before each further time that a busy store is asked, beside what its client tries by itself."""
+
+_T = TypeVar("_T")
 
 
 class CopyStoppedError(Exception):
@@ -48,6 +54,23 @@ class Way:
             with self._changed:
                 self._changed.wait(_LOOK_SECONDS)
         raise CopyStoppedError
+
+    def patiently(self, act: Callable[[], _T]) -> _T:
+        """Ask the store something; again after a pause, and another, while it is busy.
+
+        Raises:
+            StoreBusyError: it was busy all the time, or the copy ends meanwhile.
+            CopyStoppedError: the copy ends.
+        """
+        for seconds in _PAUSES_SECONDS:
+            try:
+                return act()
+            except StoreBusyError:
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._stopped, seconds):
+                        raise
+            self.require_open()
+        return act()
 
     @contextmanager
     def room_for(self, length: int) -> Iterator[None]:

@@ -704,7 +704,7 @@ def new_world(
     """Make a world of its own, as often as called; all begin with the same empty tables."""
     monkeypatch.setattr("models.manifests.BLOCK_BYTES_MAX", 10)
     monkeypatch.setattr("tests.builders.BLOCK_BYTES_MAX", 10)
-    monkeypatch.setattr("tasks.blob_writing.BLOCK_BYTES_MAX", 10)
+    monkeypatch.setattr("tasks.orders.BLOCK_BYTES_MAX", 10)
     monkeypatch.setattr("tasks.blobs._RECORD_SECONDS", 0.0)
     # A cut is no power failure; waiting for the disk would be most of the time.
     prepare = database._prepare_sqlite

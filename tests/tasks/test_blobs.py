@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import sys
 import threading
 import time
@@ -32,12 +33,14 @@ from models.drive_files import find_file
 from models.errors import StoreError
 from models.jobs import read_job
 from models.lifecycle import DriveState, JobState
-from models.manifests import BLOCK_BYTES_MAX, Blob, ImportDisposition
+from models.manifests import BLOCK_BYTES_MAX, Blob, Block, ImportDisposition
+from tasks import folder_store
 from tasks.blob_files import BlobFailedError, DriveFiles
 from tasks.blob_names import Names
 from tasks.blobs import BlobCopier
 from tasks.folder_store import FolderContainer, _FolderUpload
-from tasks.stores import BlobMissingError, Part
+from tasks.orders import in_batches
+from tasks.stores import BlobMissingError, Part, StoreBusyError
 from tests.builders import (
     Listed,
     attached_file,
@@ -321,6 +324,53 @@ def test_a_name_that_is_taken_again_and_again_is_told_as_rename_failed(
     copied(received_by_hand(data_directory, {"SERIAL1": [Listed("data/a", b"ours"), Listed("data/b", b"b")]}))
     assert stored(data_directory) == {"data/a": b"theirs", "data/a (2)": b"theirs", "data/b": b"b"}
     assert told(data_directory) == {"files\\0": (BlobStatus.RENAME_FAILED, DispositionStatus.CANCELLED)}
+
+
+def test_a_name_with_no_room_for_a_number_is_told_as_rename_failed(data_directory: Path, sqlite: str) -> None:
+    """Of 1,021 characters; its neighbours arrive."""
+    name = "/".join([*["f" * 199] * 5, "n" * 21])
+    put(data_directory, name)
+    copied(
+        received_by_hand(data_directory, {"SERIAL1": [Listed(f"data/{name}", b"ours"), Listed("data/b", b"b")]})
+    )
+    assert stored(data_directory) == {f"data/{name}": b"theirs", "data/b": b"b"}
+    assert told(data_directory) == {"files\\0": (BlobStatus.RENAME_FAILED, DispositionStatus.CANCELLED)}
+
+
+def test_blobs_of_more_containers_than_are_held_in_memory_keep_to_their_names(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was forgotten is asked again; and the record names every container."""
+    monkeypatch.setattr("tasks.blob_names._ALL_KNOWN_MAX", 3)
+    monkeypatch.setenv("DRIVEPOST_COPY_BATCH_BLOBS", "2")
+    containers = [f"box{n}" for n in range(6)]
+    for container in containers:
+        put(data_directory, "a", container=container)
+    job_id = received_by_hand(
+        data_directory, {"SERIAL1": [Listed(f"{box}/a", data) for data in (b"1", b"2") for box in containers]}
+    )
+    copied(job_id)
+    assert stored(data_directory) == {
+        f"{box}/{name}": data
+        for box in containers
+        for name, data in {"a": b"theirs", "a (2)": b"1", "a (3)": b"2"}.items()
+    }
+    with reading() as session:
+        assert session.get_one(DriveCopy, (job_id, 1)).staging_containers == containers
+
+
+def test_blobs_are_taken_together_as_far_as_memory_has_room_for_their_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of more pieces than that comes alone; of small ones as many as are asked for."""
+    monkeypatch.setattr("tasks.orders.PIECES_MAX", 10)
+    pieces = [1, 1, 1, 9, 2, 50, 0, 10, 1]
+    blobs = [
+        Blob(f"data/{n}", "file", count, blocks=tuple(Block(at, 1, "0" * 32) for at in range(count)))
+        for n, count in enumerate(pieces)
+    ]
+    held = [[len(blob.blocks) for _, blob in batch] for batch in in_batches(enumerate(blobs), 2)]
+    assert held == [[1, 1], [1, 9], [2], [50], [0, 10], [1]]
 
 
 # -- what cannot be copied -------------------------------------------------------------------------------
@@ -612,6 +662,79 @@ def test_a_store_that_refuses_one_blob_fails_that_blob_alone(
     assert failed_blob(data_directory).status is BlobStatus.BLOB_REQUEST_FAILED
 
 
+class Moody:
+    """Makes calls of a store fail now and then, before they did anything or when only their answer is lost."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+        monkeypatch.setattr("tasks.way._PAUSES_SECONDS", (0.0,) * 9)
+        self._rng, self._share = random.Random("drivepost"), share  # noqa: S311  no secret
+        self.faults = 0
+        for holder, names in ((FolderContainer, _ASKED), (_FolderUpload, ("write", "read", "commit"))):
+            for name in names:
+                monkeypatch.setattr(holder, name, self._moody(getattr(holder, name)))
+
+    def _moody(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            luck = self._rng.random() / self._share
+            told = act(*args, **kwargs) if luck >= 0.5 else None
+            if luck < 1:
+                self.faults += 1
+                raise StoreBusyError("the store is busy: Test")
+            return told
+
+        return answer
+
+
+_ASKED: Final = ("list", "exists", "stat", "read", "put", "upload", "delete", "drop")
+
+
+def test_a_store_that_is_busy_now_and_then_loses_no_blob(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its requests every fourth fails; names that are taken are told as on any other day."""
+    listed = [Listed(f"data/{n}", random_bytes(n, n)) for n in range(60)]
+    listed += [Listed(f"data/{disposition}", b"ours", disposition) for disposition in ImportDisposition]
+    listed += [Listed("data/big", random_bytes(5 * _B, 5))]
+    for disposition in ImportDisposition:
+        put(data_directory, disposition)
+    job_id = received_by_hand(data_directory, {"SERIAL1": listed})
+    with monkeypatch.context() as moody:
+        store = Moody(moody, 0.25)
+        copied(job_id)
+    assert store.faults > 20
+    wanted = {each.path: each.data for each in listed} | {f"data/{_KEEP}": b"theirs", f"data/{_RENAME}": b"theirs"}
+    assert stored(data_directory) == {**wanted, f"data/{_RENAME} (2)": b"ours"}
+    assert [(blob.status, blob.disposition_status) for blob in log_of(data_directory).blobs] == [
+        (BlobStatus.COMPLETED, DispositionStatus.SKIPPED),
+        (BlobStatus.COMPLETED, DispositionStatus.OVERWRITTEN),
+        (BlobStatus.COMPLETED, DispositionStatus.RENAMED),
+    ]
+
+
+def test_a_store_that_stays_busy_ends_the_run_and_not_the_blob(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it takes others; the next run goes on."""
+    monkeypatch.setattr("tasks.way._PAUSES_SECONDS", (0.0, 0.0))
+    job_id = received_job(data_directory, {"SERIAL1": {"a": b"a", "b": b"b"}})
+    really_put, tries = FolderContainer.put, 0
+
+    def busy(container: FolderContainer, path: str, *args: Any, **kwargs: Any) -> str:
+        nonlocal tries
+        if path == "b":
+            tries += 1
+            raise StoreBusyError("the store is busy: Test")
+        return really_put(container, path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderContainer, "put", busy)
+        assert (import_drives.fn(str(job_id)).message or "").startswith("StoreFailed: the store is busy")
+    assert tries == 3
+    copied(job_id)
+    assert stored(data_directory) == {"data/a": b"a", "data/b": b"b"}
+    assert log_of(data_directory) == CopyLog("SERIAL1", [], DriveStatus.COMPLETED)
+
+
 @pytest.mark.parametrize("after", [0, 1, 3, 5])
 def test_a_store_that_is_away_loses_nothing(
     data_directory: Path, any_database: str, monkeypatch: pytest.MonkeyPatch, after: int
@@ -735,7 +858,7 @@ def test_progress_grows_and_ends_at_the_total(
     write = _FolderUpload.write
 
     def write_when_told(upload: _FolderUpload, part: Part, data: bytes) -> bool:
-        assert told(part.index * _B)
+        assert told(20 + part.index * _B)
         return write(upload, part, data)
 
     monkeypatch.setattr(_FolderUpload, "write", write_when_told)
@@ -799,7 +922,7 @@ def test_a_signal_between_any_two_lines_mixes_nothing_up(
     monkeypatch.setattr("tasks.blobs._RECORD_SECONDS", 0.0)
     monkeypatch.setattr("models.manifests.BLOCK_BYTES_MAX", 10)
     monkeypatch.setattr("tests.builders.BLOCK_BYTES_MAX", 10)
-    monkeypatch.setattr("tasks.blob_writing.BLOCK_BYTES_MAX", 10)
+    monkeypatch.setattr("tasks.orders.BLOCK_BYTES_MAX", 10)
     contents = {"a": b"ours a", "b": b"ours b, of two blocks", "c": b"ours c"}
     step = 1 if thorough else 7
     for count in range(1, 2000, step):
@@ -830,6 +953,32 @@ def test_a_signal_between_any_two_lines_mixes_nothing_up(
     else:
         pytest.fail("the copy never came to its end")
     assert count > 60, "the copy has many lines"
+
+
+@pytest.mark.parametrize("length", [3, _B + 3], ids=["one block", "two blocks"])
+@pytest.mark.parametrize("md5_is_ours", [True, False])
+def test_a_blob_that_was_damaged_before_a_cut_is_known_by_its_md5_and_sent_again(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, length: int, md5_is_ours: bool
+) -> None:
+    """The run was cut after it had its name and before it was read back; what has another MD5 is not ours."""
+    ours = random_bytes(length)
+    job_id = received_job(data_directory, {"SERIAL1": {"a": ours}})
+    name, bad = folder_store._name, _flip(ours, length - 1)
+
+    def damage(laid: str, place: str, **kwargs: Any) -> None:
+        name(laid, place, **kwargs)
+        Path(place).write_bytes(bad)
+        if not md5_is_ours:
+            os.removexattr(place, "user.drivepost")
+        raise Signal
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr(folder_store, "_name", damage)
+        with pytest.raises(Signal):
+            import_drives.fn(str(job_id))
+    run_out(job_id)
+    copied(job_id)
+    assert stored(data_directory) == ({"data/a": ours} if md5_is_ours else {"data/a": bad, "data/a (2)": ours})
 
 
 def test_a_run_after_a_cut_tells_no_less_than_the_one_before(

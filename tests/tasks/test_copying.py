@@ -4,10 +4,14 @@ import hashlib
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
+from threading import Event
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,11 +29,15 @@ from models.errors import CopyHeldElsewhereError, LeaseLostError, StoreError
 from models.events import JobEvent
 from models.jobs import Job, read_job, request_cancel
 from models.lifecycle import Actor, DriveState, JobState, JobType
-from models.manifests import BLOCK_BYTES_MAX
+from models.manifests import BLOCK_BYTES_MAX, Blob, ImportDisposition, PageRange
 from models.settings import Settings
+from tasks import folder_store
+from tasks.azure_uploads import PageUpload
+from tasks.blob_files import md5_of
 from tasks.blob_names import Names
 from tasks.blob_writing import BlobWriting
 from tasks.blobs import BlobCopier
+from tasks.containers import open_container
 from tasks.drives import (
     Advanced,
     carry_out_cancels,
@@ -41,7 +49,8 @@ from tasks.drives import (
 from tasks.folder_store import FolderContainer, _FolderUpload
 from tasks.jobs import accept_cancel
 from tasks.pulse import CopyLimits, Pulse
-from tasks.stores import Part
+from tasks.stores import Part, StoreBusyError
+from tasks.way import Way
 from tests.builders import (
     Listed,
     drive_of,
@@ -57,6 +66,7 @@ from tests.builders import (
     set_columns,
     stored,
 )
+from tests.posted_stores import PostedStore, posted_store
 
 pytestmark = pytest.mark.usefixtures("plain_acts")
 
@@ -289,6 +299,89 @@ def test_nothing_is_written_beside_the_error_log_unless_asked_for(data_directory
     assert not (logs / ".drivepost").exists()
 
 
+# -- page blobs ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Disk(Listed):
+    """A page blob of six pages, of which the second and third, and the fifth, are listed."""
+
+    data: bytes = bytes(512) + random_bytes(1024, 1) + bytes(512) + random_bytes(512, 2) + bytes(512)
+
+    def blob(self, number: int) -> Blob:
+        """Make its entry of the manifest."""
+        places = ((512, 512), (1024, 512), (2048, 512))
+        ranges = (PageRange(at, size, md5_of(self.data[at : at + size])) for at, size in places)
+        return Blob(self.path, self.file_path(number), len(self.data), self.disposition, page_ranges=tuple(ranges))
+
+
+@pytest.fixture
+def azure(
+    request: pytest.FixtureRequest, sqlite: str, data_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> PostedStore:
+    """Give a store that is Azure."""
+    return posted_store("azure", data_directory, request, monkeypatch)
+
+
+class Killed(BaseException):
+    """The worker is gone."""
+
+
+@pytest.mark.parametrize("fault", [None, Killed(), StoreBusyError("its answer is lost")])
+def test_page_blobs_arrive_once_though_the_copy_is_cut_after_their_last_byte(
+    azure: PostedStore, data_directory: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException | None
+) -> None:
+    """Killed, or told by nobody that they are whole; the next try knows them again, and makes no second one."""
+    listed = [Disk(f"data/{disposition}", disposition=disposition) for disposition in ImportDisposition]
+    job_id = received_by_hand(data_directory, {"S1": listed})
+    commit, committed = PageUpload.commit, Counter[str]()
+
+    def cut(upload: PageUpload, *args: Any, **kwargs: Any) -> str:
+        e_tag = commit(upload, *args, **kwargs)
+        committed[upload.handle] += 1
+        if fault is not None:
+            raise fault
+        return e_tag
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr("tasks.way._PAUSES_SECONDS", ())
+        cutting.setattr(PageUpload, "commit", cut)
+        with suppress(Killed):
+            import_drives.fn(str(job_id))
+    if fault is not None:
+        assert committed
+        assert state_of(job_id) is JobState.TRANSFERRING
+        run_out(job_id)
+        assert import_drives.fn(str(job_id)).is_completed()
+    assert azure.blobs() == {str(disposition): Disk.data for disposition in ImportDisposition}
+    assert open_container(azure.address, "data").stat(ImportDisposition.RENAME).is_page_blob
+    assert azure.aside() == []
+    (log,) = azure.logs().values()
+    assert read_copy_log(BytesIO(log)) == CopyLog("S1", [], DriveStatus.COMPLETED)
+    assert drive_of(job_id).bytes_succeeded == 3 * 1536
+
+
+def test_a_page_blob_with_pages_of_somebody_else_is_not_ours(
+    azure: PostedStore, data_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though all that is listed is as listed; it stays, and ours gets another name."""
+    job_id = received_by_hand(data_directory, {"S1": [Disk("data/disk")]})
+    commit, theirs = PageUpload.commit, Disk.data[:-512] + bytes([1]) * 512
+
+    def cut(upload: PageUpload, *args: Any, **kwargs: Any) -> str:
+        commit(upload, *args, **kwargs)
+        upload._blob.upload_page(theirs[-512:], 2560, 512)
+        raise Killed
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr(PageUpload, "commit", cut)
+        with pytest.raises(Killed):
+            import_drives.fn(str(job_id))
+    run_out(job_id)
+    assert import_drives.fn(str(job_id)).is_completed()
+    assert azure.blobs() == {"disk": theirs, "disk (2)": Disk.data}
+
+
 # -- cancel ----------------------------------------------------------------------------------------------
 
 _MANY: Final = {f"{n:03}": random_bytes(n * 100, n) for n in range(60)}
@@ -391,8 +484,9 @@ def test_a_cancel_while_copying_leaves_whole_blobs_alone(
 def test_the_log_of_a_cancelled_drive_tells_of_the_blob_that_was_cut(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its disposition is Cancelled, and blobs not begun are not named."""
-    job_id = received_job(data_directory, {"S1": {"0": b"0", **{f"1{k}": v for k, v in _BIG.items()}}})
+    """Its disposition is Cancelled, blobs not begun are not named; the verbose log names whole ones too."""
+    files = {"0": b"0", **{f"1{k}": v for k, v in _BIG.items()}}
+    job_id = received_job(data_directory, {"S1": files}, logLevel="Verbose")
     write, may_go_on = _FolderUpload.write, threading.Event()
 
     def write_three(upload: _FolderUpload, part: Part, data: bytes) -> bool:
@@ -413,14 +507,35 @@ def test_the_log_of_a_cancelled_drive_tells_of_the_blob_that_was_cut(
     ]
     found = stored(data_directory)
     assert found == {"data/0": b"0", **{f"data/1{name}": data for name, data in _MANY.items()}}
+    (verbose,) = logs_of(data_directory, "verbose")
+    assert {blob.blob_path for blob in read_log(verbose).blobs} == {*found, "data/1big"}
 
 
 def test_how_long_a_cancel_takes(
-    data_directory: Path, any_database: str, capsys: pytest.CaptureFixture[str]
+    data_directory: Path,
+    any_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """At full speed: time and bytes from the accepted request to the last byte written."""
+    """At full speed: time and bytes from the accepted request to the last byte written.
+
+    Once the cancel is heard no more is written than the requests in flight.
+    """
     source = {"big": random_bytes(60 * _B)}
     job_id = received_job(data_directory, {"S1": source})
+    write, stop, heard, after_it = _FolderUpload.write, Way.stop, Event(), list[int]()
+
+    def watched_write(upload: _FolderUpload, part: Part, data: bytes) -> bool:
+        if heard.is_set():
+            after_it.append(part.length)
+        return write(upload, part, data)
+
+    def watched_stop(way: Way, **kwargs: bool) -> None:
+        stop(way, **kwargs)
+        heard.set()
+
+    monkeypatch.setattr(_FolderUpload, "write", watched_write)
+    monkeypatch.setattr(Way, "stop", watched_stop)
     with copying(job_id):
         wait_until(lambda: sum(size for size, _ in store_of(data_directory).values()) > 4 * _B)
         accept_cancel.fn(job_id)
@@ -429,6 +544,8 @@ def test_how_long_a_cancel_takes(
         while state_of(job_id) is not JobState.COMPLETED:
             written |= store_of(data_directory)
         completed = time.time_ns()
+    assert heard.is_set()
+    assert sum(after_it) <= Settings().copy_requests_at_once * _B
     after = {path: stat for path, stat in written.items() if stat[1] > accepted and ".xml" not in path}
     late = sum(size - before.get(path, (0, 0))[0] for path, (size, _) in after.items())
     last = max((at for _, at in after.values()), default=accepted)
@@ -488,8 +605,74 @@ def test_a_copy_asked_for_after_a_cancel_copies_nothing(data_directory: Path, sq
     assert stored(data_directory) == {}
 
 
-class Killed(BaseException):
-    """The worker is gone."""
+def killed_before_it_is_recorded(
+    data_directory: Path, monkeypatch: pytest.MonkeyPatch, **properties: Any
+) -> tuple[UUID, dict[str, bytes]]:
+    """Leave a job whose copier died with blobs in the store that no row speaks of; gives those."""
+    big = random_bytes(2 * _B)
+    listed = [Listed("data/whole", big), Listed("data/cut", big), Listed("data/taken", b"ours")]
+    listed += [Listed(f"data/{n}", b"ours") for n in range(40)]
+    listed += [Listed("data/x", b"x", on_drive=b"y")]
+    make_source(data_directory / "store" / "account1" / "data", {"taken": b"theirs"})
+    job_id = received_by_hand(data_directory, {"S1": listed}, **properties)
+    name, write, record = folder_store._name, _FolderUpload.write, BlobCopier._record
+    are_begun, is_whole = Event(), Event()
+
+    def name_when_begun(laid: str, place: str, **kwargs: Any) -> None:
+        assert are_begun.wait(20)
+        name(laid, place, **kwargs)
+        if place.endswith("whole"):
+            is_whole.set()
+
+    def cut(upload: _FolderUpload, part: Part, data: bytes) -> bool:
+        if upload._place.endswith("cut") and part.index:
+            assert is_whole.wait(20)
+            raise Killed
+        return write(upload, part, data)
+
+    def record_no_end(copier: BlobCopier) -> None:
+        # The plans and the uploads' handles are written down, and nothing that came of them.
+        if not are_begun.is_set():
+            record(copier)
+        if sum(plan.upload != "" for plan in copier._plans) == 2:
+            are_begun.set()
+
+    with monkeypatch.context() as dying:
+        dying.setattr(folder_store, "_name", name_when_begun)
+        dying.setattr(_FolderUpload, "write", cut)
+        dying.setattr(BlobCopier, "_record", record_no_end)
+        with pytest.raises(Killed):
+            import_drives.fn(str(job_id))
+    run_out(job_id)
+    with reading() as session:
+        assert session.get_one(DriveCopy, (job_id, 1)).bytes_committed == 0
+    found = {path: data for path, data in stored(data_directory).items() if ".drivepost" not in path}
+    del found["data/taken"]
+    assert len(found) > 1
+    return job_id, found
+
+
+def test_what_a_killed_copy_left_whole_is_counted_and_told_when_it_is_cancelled(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so is the blob that was cut; blobs not begun are in no log."""
+    job_id, found = killed_before_it_is_recorded(data_directory, monkeypatch, logLevel="Verbose")
+    accept_cancel.fn(job_id)
+    assert cancel_job.fn(str(job_id)).is_completed()
+    assert drive_of(job_id).bytes_succeeded == sum(map(len, found.values()))
+    assert stored(data_directory) == {**found, "data/taken": b"theirs"}
+    assert not [path for path in store_of(data_directory) if ".drivepost" in path]
+    (error,), (verbose,) = logs_of(data_directory), logs_of(data_directory, "verbose")
+    told = {blob.blob_path: blob.disposition_status for blob in read_log(verbose).blobs}
+    renamed = {"data/taken (2)": DispositionStatus.RENAMED} if "data/taken (2)" in found else {}
+    assert told == {
+        **dict.fromkeys(found, DispositionStatus.CREATED),
+        **renamed,
+        "data/cut": DispositionStatus.CANCELLED,
+    }
+    told_of = {blob.blob_path for blob in read_log(error).blobs}
+    assert told_of == {"data/cut", *renamed}
+    assert drive_of(job_id).verbose_log_uri == verbose.as_uri()
 
 
 def half_copied(data_directory: Path, monkeypatch: pytest.MonkeyPatch, name: str = "job1") -> UUID:

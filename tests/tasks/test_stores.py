@@ -21,14 +21,17 @@ from uuid import uuid4
 
 import boto3
 import pytest
+from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobServiceClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from obstore.exceptions import GenericError
 
 from models.blob_facts import BlobFacts
 from models.errors import StoreError
 from models.setting_checks import STORE_OPTIONS
 from tasks import azure_store, folder_store, s3_store
+from tasks.cloud_stores import told_without_names
 from tasks.containers import Account, containers_of, open_container
 from tasks.folder_store import FolderContainer
 from tasks.stores import (
@@ -42,6 +45,7 @@ from tasks.stores import (
     NameRefusedError,
     NotHeldError,
     Part,
+    StoreBusyError,
 )
 from tests.store_servers import StoreServer
 
@@ -788,9 +792,8 @@ def test_a_store_that_is_away_is_told(nobody: str, monkeypatch: pytest.MonkeyPat
         container = open_container(address, "photos")
         acts = acts_on(container)
         for act in (acts[0], acts[2], acts[4]):
-            with pytest.raises(StoreError, match="did not answer") as error:
+            with pytest.raises(StoreBusyError, match="did not answer") as error:
                 act()
-            assert not isinstance(error.value, BlobMissingError)
             assert "Quince" not in f"{error.value!r} {error.value.__cause__!r}"
 
 
@@ -831,3 +834,14 @@ def test_an_address_says_where_blobs_are(
     key = "sas_token" if "one" in address else "session_token"
     monkeypatch.setenv("DRIVEPOST_STORE_CREDENTIALS", json.dumps({address.partition("{")[0]: {key: SECRET}}))
     assert open_container(address, "photos").uri("a") == uri
+
+
+@pytest.mark.parametrize("status", [400, 408, 409, 429, 500, 501, 503])
+def test_a_busy_store_is_told_from_one_that_refuses(status: int) -> None:
+    """By the status alone, whichever library tells it."""
+    refused = HttpResponseError(f"Server returned non-2xx status code: {status}")
+    refused.status_code = status
+    for error in (refused, GenericError(str(refused))):
+        with pytest.raises(StoreError) as told, told_without_names():
+            raise error
+        assert isinstance(told.value, StoreBusyError) == (status in {408, 429, 500, 503})
