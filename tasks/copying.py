@@ -32,7 +32,7 @@ from tasks.mounts import mounted_in
 from tasks.plans import Plan
 from tasks.progress import Progress
 from tasks.pulse import CopyCancelledError, Pulse, open_pulsing
-from tasks.stores import BlobWriter, NameRefusedError
+from tasks.stores import BlobWriter, NameRefusedError, StoreBusyError
 
 _PIECE_BYTES: Final = 2**20
 _REPORTS: Final = 256
@@ -283,8 +283,10 @@ class DriveCopying:
         try:
             write(blob)
             blob.finish()
-        except StoreError:
+        except StoreError as error:
             blob.abandon()
+            if isinstance(error, StoreBusyError):
+                raise
             container.probe(aside, 0)
             return None
         except BaseException:

@@ -675,7 +675,8 @@ class Moody:
 
     def _moody(self, act: Callable[..., Any]) -> Callable[..., Any]:
         def answer(*args: Any, **kwargs: Any) -> Any:
-            luck = self._rng.random() / self._share
+            is_log = getattr(args[0], "name", "") == "waimportexport"
+            luck = 1 if is_log else self._rng.random() / self._share
             told = act(*args, **kwargs) if luck >= 0.5 else None
             if luck < 1:
                 self.faults += 1
