@@ -34,7 +34,7 @@ from tasks.copy_threads import CopyThreads
 from tasks.orders import PIECES_MAX, Order, in_batches
 from tasks.plans import Plan
 from tasks.pulse import CopyCancelledError, Pulse
-from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError, StoreBusyError, refused_as
+from tasks.stores import STAGING, BlobExistsError, NameRefusedError, NotHeldError, refused_as
 from tasks.way import Way
 
 _RECORD_SECONDS: Final = 1.0
@@ -240,7 +240,7 @@ class BlobCopier:
             self._fail(order, result)
         elif isinstance(result, NameRefusedError | NotHeldError):
             self._fail(order, BlobFailedError(refused_as(result)))
-        elif isinstance(result, BlobExistsError | StoreError) and not isinstance(result, StoreBusyError):
+        elif isinstance(result, BlobExistsError | StoreError):
             self._try_again(order, result)
         else:
             raise result

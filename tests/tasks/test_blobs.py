@@ -712,10 +712,11 @@ def test_a_store_that_is_busy_now_and_then_loses_no_blob(
     ]
 
 
-def test_a_store_that_stays_busy_ends_the_run_and_not_the_blob(
-    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("takes_others", [True, False])
+def test_a_store_that_stays_busy_fails_the_blob_if_it_takes_others_and_else_ends_the_run(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, takes_others: bool
 ) -> None:
-    """Though it takes others; the next run goes on."""
+    """One blob that never comes through keeps no drive for ever; nor is a store's bad hour any blob's fault."""
     monkeypatch.setattr("tasks.way._PAUSES_SECONDS", (0.0, 0.0))
     job_id = received_job(data_directory, {"SERIAL1": {"a": b"a", "b": b"b"}})
     really_put, tries = FolderContainer.put, 0
@@ -727,9 +728,21 @@ def test_a_store_that_stays_busy_ends_the_run_and_not_the_blob(
             raise StoreBusyError("the store is busy: Test")
         return really_put(container, path, *args, **kwargs)
 
+    def busy_too(*_: object) -> None:
+        raise StoreBusyError("the store is busy: Test")
+
     with monkeypatch.context() as patch:
         patch.setattr(FolderContainer, "put", busy)
-        assert (import_drives.fn(str(job_id)).message or "").startswith("StoreFailed: the store is busy")
+        if not takes_others:
+            patch.setattr(FolderContainer, "probe", busy_too)
+        ended = import_drives.fn(str(job_id))
+    if takes_others:
+        assert ended.is_completed()
+        assert tries == 2 * 3
+        (blob,) = log_of(data_directory).blobs
+        assert (blob.blob_path, blob.status) == ("data/b", BlobStatus.BLOB_REQUEST_FAILED)
+        return
+    assert (ended.message or "").startswith("StoreFailed: the store is busy")
     assert tries == 3
     copied(job_id)
     assert stored(data_directory) == {"data/a": b"a", "data/b": b"b"}

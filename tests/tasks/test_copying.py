@@ -632,9 +632,10 @@ def killed_before_it_is_recorded(
 
     def record_no_end(copier: BlobCopier) -> None:
         # The plans and the uploads' handles are written down, and nothing that came of them.
+        are_both_there = sum(plan.upload != "" for plan in copier._plans) == 2
         if not are_begun.is_set():
             record(copier)
-        if sum(plan.upload != "" for plan in copier._plans) == 2:
+        if are_both_there:
             are_begun.set()
 
     with monkeypatch.context() as dying:
