@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from models.blob_facts import BlobFacts
+from models.blob_facts import HEADERS, BlobFacts
 from models.copy_logs import AttachedStatus, BlobStatus, BlockStatus
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles, Piece, bad_pieces, read_part
 from tasks.orders import Cut, Order, cut_up
-from tasks.stores import BlobExistsError, BlobMissingError, NotHeldError, Part, Upload
+from tasks.stores import BlobExistsError, BlobMissingError, NotHeldError, Part, StoreBusyError, Upload
 from tasks.way import CopyStoppedError, Way
 
 
@@ -53,17 +53,29 @@ class BlobWriting:
         """
         self.way.require_open()
         attached = self.files.attached(order.blob)
-        if order.inherited and self.is_there(order):
+        if self._is_over(order, attached):
             # The run before was cut between its last byte and its record.
-            if order.plan.upload:
-                self.way.patiently(lambda: order.container.drop(order.name, order.plan.upload))
             return attached
         with self.files.opened(order.blob) as file:
-            if order.is_small:
-                return self._write_at_once(order, file, attached)
-            return self._write_in_parts(order, file, attached)
+            try:
+                if order.is_small:
+                    return self._write_at_once(order, file, attached)
+                return self._write_in_parts(order, file, attached)
+            except BlobExistsError:
+                if self._is_over(order, attached):
+                    # It was written now, and only the answer was lost; or another wrote the same meanwhile.
+                    return attached
+                raise
 
-    def is_there(self, order: Order) -> bool:
+    def _is_over(self, order: Order, attached: Attached) -> bool:
+        """Tell whether a blob needs no writing any more; what was laid aside of it then goes."""
+        if not (order.inherited and self.is_there(order, attached)):
+            return False
+        if order.plan.upload:
+            self.way.patiently(lambda: order.container.drop(order.name, order.plan.upload))
+        return True
+
+    def is_there(self, order: Order, attached: Attached) -> bool:
         """Tell whether the store has a blob under the name settled for it, and all of it is as listed.
 
         Raises:
@@ -71,11 +83,21 @@ class BlobWriting:
             CopyStoppedError: the copy ends.
         """
         try:
+            if order.plan.overwrites and not self._is_kept(order, attached.facts):
+                # The one that is to go may have the same content.
+                return False
             if order.blob.is_page_blob and not self._is_zero_elsewhere(order):
                 return False
             return not self._differing(order, cut_up(order))
         except BlobMissingError:
             return False
+
+    def _is_kept(self, order: Order, facts: BlobFacts) -> bool:
+        """Tell whether there is a blob with just this metadata, and these properties."""
+        found = self.way.patiently(lambda: order.container.stat(order.name)).facts
+        kept, wanted = ({name.lower(): value for name, value in each.metadata.items()} for each in (found, facts))
+        properties = ((getattr(facts, name), getattr(found, name)) for name in HEADERS)
+        return kept == wanted and all(value in {None, there} for value, there in properties)
 
     def _is_zero_elsewhere(self, order: Order) -> bool:
         """Tell whether there is a page blob that was written to nowhere but where the manifest lists pages."""
@@ -99,7 +121,7 @@ class BlobWriting:
             if order.inherited and not order.blob.is_page_blob:
                 with suppress(BlobMissingError):
                     found = self.way.patiently(lambda: order.container.stat(order.name))
-                    if found.facts.content_md5 == md5:
+                    if found.facts.content_md5 == md5 and found.e_tag == order.compared:
                         self.way.require_open()
                         self.way.patiently(lambda: order.container.delete(order.name, e_tag=found.e_tag))
             raise
@@ -239,7 +261,7 @@ class BlobWriting:
             # Whatever has the name now is not what this copy wrote, and nobody's but its writer's.
             order.e_tag = ""
             raise BlobFailedError(BlobStatus.BLOB_REQUEST_FAILED) from None
-        except CopyStoppedError:
+        except (CopyStoppedError, StoreBusyError):
             # A blob that is whole when a cancel is heard stays; after any other end the next run compares it.
             if not self.way.is_cancelled:
                 raise
@@ -255,6 +277,7 @@ class BlobWriting:
             BlobMissingError: it holds no such blob.
         """
         found = self.way.patiently(lambda: order.container.stat(order.name))
+        order.compared = found.e_tag
         if order.e_tag and found.e_tag != order.e_tag:
             raise BlobMissingError("the store has another blob of that name by now")
         if found.length != order.blob.length:

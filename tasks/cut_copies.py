@@ -84,8 +84,10 @@ class Rest:
 
 def _find(writing: BlobWriting, order: Order) -> Attached | None:
     """Tell what came with a blob that is in the store; None where it is not."""
+    if order.plan.status is DispositionStatus.SKIPPED:
+        return None
+    attached = writing.files.attached(order.blob)
     try:
-        is_there = order.plan.status is not DispositionStatus.SKIPPED and writing.is_there(order)
+        return attached if writing.is_there(order, attached) else None
     except NameRefusedError:
-        is_there = False
-    return writing.files.attached(order.blob) if is_there else None
+        return None

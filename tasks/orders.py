@@ -50,6 +50,7 @@ class Order:
         attempts: how often it was begun.
         bytes_sent: of a blob of several parts, so far.
         e_tag: of the blob that was written; empty before.
+        compared: ETag of the blob of its name that was compared with the manifest last; empty before.
     """
 
     number: int
@@ -63,6 +64,7 @@ class Order:
     attempts: int = 0
     bytes_sent: int = 0
     e_tag: str = ""
+    compared: str = ""
 
     @property
     def container(self) -> Container:

@@ -995,6 +995,81 @@ def test_a_blob_that_was_damaged_before_a_cut_is_known_by_its_md5_and_sent_again
     assert stored(data_directory) == ({"data/a": ours} if md5_is_ours else {"data/a": bad, "data/a (2)": ours})
 
 
+def test_what_is_to_be_overwritten_is_not_taken_for_written_before_a_cut(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The customer's blob has the same content, and not yet the metadata that comes with ours."""
+    put(data_directory, "a", b"same")
+    listed = [Listed("data/a", b"same", _OVER, metadata=attached_file("meta", _METADATA))]
+    job_id = received_by_hand(data_directory, {"SERIAL1": listed})
+    make_source(data_directory / "bay" / "SERIAL1", {"meta": _METADATA})
+    cut_at(monkeypatch, job_id, FolderContainer, "put")
+    copied(job_id)
+    container = FolderContainer(data_directory / "store" / "account1" / "data", "data")
+    assert container.stat("a").facts.metadata == {"camera": "Nikon"}
+
+
+def cut_at(monkeypatch: pytest.MonkeyPatch, job_id: UUID, holder: type, name: str) -> None:
+    """Let a run be cut when it first comes to a call of the store."""
+
+    def cut(*_: object, **__: object) -> None:
+        raise Signal
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr(holder, name, cut)
+        with pytest.raises(Signal):
+            import_drives.fn(str(job_id))
+    run_out(job_id)
+
+
+def test_what_another_wrote_meanwhile_is_not_taken_for_ours_that_was_damaged(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a cut, and of the same content: it stays, and there is no second one."""
+    ours = random_bytes(_B + 3)
+    job_id = received_job(data_directory, {"SERIAL1": {"a": ours}})
+    cut_at(monkeypatch, job_id, _FolderUpload, "write")
+    container = FolderContainer(data_directory / "store" / "account1" / "data", "data")
+    facts = BlobFacts(content_md5=hashlib.md5(ours, usedforsecurity=False).digest())
+    commit, e_tags = _FolderUpload.commit, []
+
+    def commit_later(upload: _FolderUpload, *args: Any, **kwargs: Any) -> str:
+        if not e_tags:
+            e_tags.append(container.put("a", ours, facts, "theirs", overwrite=False))
+        return commit(upload, *args, **kwargs)
+
+    monkeypatch.setattr(_FolderUpload, "commit", commit_later)
+    copied(job_id)
+    assert stored(data_directory) == {"data/a": ours}
+    assert [container.stat("a").e_tag] == e_tags
+    assert not list(data_directory.rglob(".drivepost/**/*"))
+
+
+def test_a_blob_whose_second_try_lost_its_answer_is_not_written_a_third_time(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there, and as it should be."""
+    monkeypatch.setattr("tasks.way._PAUSES_SECONDS", (0.0,))
+    job_id = received_job(data_directory, {"SERIAL1": {"a": b"ours"}})
+    put_whole, tries = FolderContainer.put, []
+
+    def losing(container: FolderContainer, path: str, *args: Any, **kwargs: Any) -> str:
+        if path != "a":
+            return put_whole(container, path, *args, **kwargs)
+        tries.append(path)
+        if len(tries) == 1:
+            raise StoreError("the store refused: Test")
+        told = put_whole(container, path, *args, **kwargs)
+        if len(tries) == 2:
+            raise StoreBusyError("its answer is lost")
+        return told
+
+    monkeypatch.setattr(FolderContainer, "put", losing)
+    copied(job_id)
+    assert stored(data_directory) == {"data/a": b"ours"}
+    assert len(tries) == 3, "once refused, once written, once found there"
+
+
 def test_a_run_after_a_cut_tells_no_less_than_the_one_before(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -559,6 +559,25 @@ def test_how_long_a_cancel_takes(
     assert max((at for _, at in store_of(data_directory).values()), default=0) <= completed
 
 
+def test_a_blob_that_a_busy_store_does_not_give_back_is_whole_when_a_cancel_is_heard(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays, and counts; nobody waits for the store's next answer."""
+    monkeypatch.setattr("tasks.way._PAUSES_SECONDS", (600.0,))
+    monkeypatch.setenv("DRIVEPOST_COPY_POLL_SECONDS", "0.01")
+    job_id = received_job(data_directory, {"S1": {"a": b"a"}})
+
+    def busy(*_: object, **__: object) -> bytes:
+        with writing() as session:
+            request_cancel(session, job_id, at=database_time(session), by=Actor.CUSTOMER)
+        raise StoreBusyError("the store is busy: Test")
+
+    monkeypatch.setattr(FolderContainer, "read", busy)
+    assert import_drives.fn(str(job_id)).is_cancelled()
+    assert stored(data_directory) == {"data/a": b"a"}
+    assert drive_of(job_id).bytes_succeeded == 1
+
+
 def test_a_cancel_between_two_drives_begins_no_other(
     data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
