@@ -26,7 +26,6 @@ from obstore.store import AzureStore
 from models.blob_facts import HEADERS, BlobFacts
 from models.errors import StoreError
 from tasks.azure_uploads import (
-    BLOCKS,
     PAGES,
     BlockUpload,
     PageUpload,
@@ -221,7 +220,7 @@ class AzureContainer(CloudContainer):
         facts: BlobFacts | None = None,
     ) -> Upload:
         blob = self._blob(self._key(path))
-        return BlockUpload(self, blob, ids_as_text(parts), staged_blocks(blob) if handle == BLOCKS else {})
+        return BlockUpload(self, blob, ids_as_text(parts), staged_blocks(blob), handle)
 
     def upload_pages(self, path: str, length: int, aside: str, handle: str = "") -> Upload:
         laid = handle.removeprefix(PAGES) or aside

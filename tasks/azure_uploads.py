@@ -13,15 +13,19 @@ from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 from models.blob_facts import HEADERS, BlobFacts
 from models.errors import StoreError
 from tasks.cloud_stores import CloudContainer, told_without_names
-from tasks.stores import BlobMissingError, Part, Upload
+from tasks.stores import BlobMissingError, ForbiddenError, Part, Upload
 
 BLOCKS: Final = "blocks"
 """Handle of an upload of blocks: the store itself knows which blocks it has of a name."""
+
+BLOCKS_AMONG_OTHERS: Final = "blocks among others"
+"""Handle of one that found blocks of another upload, which was given up: of none it is known whose it is."""
 
 PAGES: Final = "pages:"
 """How the handle of a page blob begins; after it comes where it was laid aside."""
 
 _BLOCK_ID_BYTES_MAX: Final = 64
+_OWN_ID_BYTES: Final = 38
 _COPY_SECONDS_MAX: Final = 300
 _COPY_LOOK_SECONDS: Final = 0.1
 
@@ -29,20 +33,27 @@ _COPY_LOOK_SECONDS: Final = 0.1
 class BlockUpload(Upload):
     """A blob of blocks; what is staged lies under the blob's own name, unseen, until it is committed."""
 
-    handle = BLOCKS
-
     def __init__(
-        self, container: CloudContainer, blob: BlobClient, ids: Mapping[int, str], staged: Mapping[str, int]
+        self,
+        container: CloudContainer,
+        blob: BlobClient,
+        ids: Mapping[int, str],
+        staged: Mapping[str, int],
+        handle: str,
     ) -> None:
+        self.handle = handle or (BLOCKS_AMONG_OTHERS if staged else BLOCKS)
         self._container = container
         self._blob = blob
-        self._ids = dict(ids)
-        self._staged = staged
+        self._staged = staged if handle == BLOCKS else {}
+        # Under one name the store takes ids of one length alone, whosever they are.
+        self._id_bytes = next((len(each.encode()) for each in staged), _OWN_ID_BYTES)
+        fit = not staged or all(len(each.encode()) == self._id_bytes for each in ids.values())
+        self._ids = dict(ids) if fit else {}
         self._done: dict[int, str] = {}
 
     def write(self, part: Part, data: bytes) -> bool:
         md5 = part.md5 or _md5(data)
-        block_id = self._ids.get(part.index) or f"{part.index:05d}-{md5.hex()}"
+        block_id = self._ids.get(part.index) or _own_id(part.index, md5, self._id_bytes)
         if self._staged.get(block_id) != part.length:
             self._container.write_making_container(
                 lambda: self._blob.stage_block(block_id, data, len(data), transactional_content_md5=bytearray(md5))
@@ -133,12 +144,17 @@ class PageUpload(Upload):
 
 
 def staged_blocks(blob: BlobClient) -> dict[str, int]:
-    """Name the blocks that are in the store and not committed, with their lengths."""
+    """Name the blocks that are in the store and not committed, with their lengths; none where it does not tell."""
     try:
         with told_without_names():
             return {block.id: block.size for block in blob.get_block_list("uncommitted")[1]}
-    except BlobMissingError:
+    except (BlobMissingError, ForbiddenError):
         return {}
+
+
+def _own_id(index: int, md5: bytes, length: int) -> str:
+    """Make an id of this length in bytes, 4 and up; one of the usual length tells the block's content."""
+    return f"{index:05d}-{md5.hex()}" if length == _OWN_ID_BYTES else f"{index:0{length}x}"
 
 
 def ids_as_text(parts: Sequence[Part]) -> dict[int, str]:

@@ -1031,7 +1031,7 @@ def test_what_another_wrote_meanwhile_is_not_taken_for_ours_that_was_damaged(
     cut_at(monkeypatch, job_id, _FolderUpload, "write")
     container = FolderContainer(data_directory / "store" / "account1" / "data", "data")
     facts = BlobFacts(content_md5=hashlib.md5(ours, usedforsecurity=False).digest())
-    commit, e_tags = _FolderUpload.commit, []
+    commit, e_tags = _FolderUpload.commit, list[str]()
 
     def commit_later(upload: _FolderUpload, *args: Any, **kwargs: Any) -> str:
         if not e_tags:
@@ -1051,7 +1051,7 @@ def test_a_blob_whose_second_try_lost_its_answer_is_not_written_a_third_time(
     """It is there, and as it should be."""
     monkeypatch.setattr("tasks.way._PAUSES_SECONDS", (0.0,))
     job_id = received_job(data_directory, {"SERIAL1": {"a": b"ours"}})
-    put_whole, tries = FolderContainer.put, []
+    put_whole, tries = FolderContainer.put, list[str]()
 
     def losing(container: FolderContainer, path: str, *args: Any, **kwargs: Any) -> str:
         if path != "a":

@@ -437,6 +437,31 @@ def test_blocks_are_dropped_without_any_request(azure: Kind, monkeypatch: pytest
     container.drop("a", upload.handle)
 
 
+@pytest.mark.parametrize("ids_before", [("", ""), ("MDAwMA==", "MDAwMQ=="), ("AAE=", "AAI=")])
+@pytest.mark.parametrize("ids", [("", ""), ("MDAwMA==", "MDAwMQ==")])
+def test_blocks_of_an_upload_that_was_given_up_are_in_nobodys_way(
+    azure: Kind, ids_before: tuple[str, str], ids: tuple[str, str]
+) -> None:
+    """Whatever their ids; and an upload that goes on after a cut takes none of them for its own."""
+    container = azure.open()
+
+    def parts(ids: tuple[str, str]) -> list[Part]:
+        return [Part(at, 3 * at, 3, each or None) for at, each in enumerate(ids)]
+
+    given_up = container.upload("a", parts(ids_before), ASIDE)
+    for part in parts(ids_before):
+        given_up.write(part, b"old")
+    container.drop("a", given_up.handle)
+    upload = container.upload("a", parts(ids), ASIDE)
+    first, second = parts(ids)
+    assert upload.write(first, b"new")
+    again = container.upload("a", parts(ids), ASIDE, upload.handle)
+    again.write(first, b"new")
+    assert again.write(second, b"new")
+    again.commit(BlobFacts(), overwrite=False)
+    assert container.read("a", 0, 9) == b"newnew"
+
+
 def test_a_blob_of_unknown_length_is_written_piece_by_piece(kind: Kind) -> None:
     """As a copy log is: small in one request, large in parts, and abandoned without a trace."""
     container = kind.open()
