@@ -103,7 +103,7 @@ class BlobReading:
             self.way.require_open()
             errand.bytes_read = 0
             try:
-                stored = errand.container.stat(errand.name)
+                stored = self.way.patiently(lambda: errand.container.stat(errand.name))
             except BlobMissingError:
                 raise BlobFailedError(BlobStatus.FILE_NOT_FOUND) from None
             _require_listable(stored)
@@ -199,7 +199,7 @@ class BlobReading:
                         break
                     offset = offsets.popleft()
                     read = partial(errand.container.read, errand.name, offset, length, e_tag=stored.e_tag)
-                    future = self.pool.submit(read)
+                    future = self.pool.submit(self.way.patiently, read)
                     asked.append(_Asked(offset, length, taken, future))
                 yield asked[0].offset, asked[0].data()
                 self._forget(asked.popleft())

@@ -48,7 +48,7 @@ from tasks.export_reading import Errand
 from tasks.exporting import export_drive
 from tasks.folder_store import FolderContainer
 from tasks.pulse import CopyLimits, Pulse
-from tasks.stores import BlobMissingError, ForbiddenError, NameRefusedError, Part, StoredBlob
+from tasks.stores import BlobMissingError, ForbiddenError, NameRefusedError, Part, StoreBusyError, StoredBlob
 from tests.builders import (
     ACCOUNT,
     drive_of,
@@ -644,6 +644,32 @@ def test_a_blob_that_is_forbidden_is_told_of_and_a_store_that_is_away_ends_the_r
     run(job_id)
     assert listed_on() == {"data/b": b"2"}
     assert reports(job_id) == {"data/a": BlobStatus.BLOB_REQUEST_FORBIDDEN}
+
+
+def test_a_store_that_is_busy_for_a_moment_fails_no_blob(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked again, as by an import."""
+    monkeypatch.setattr("tasks.way._PAUSES_SECONDS", (0.0,))
+    fill_store({"data/a": b"1", "data/b": b"2"})
+    job_id = export_job(prefixes=("/data/",))
+    asked: set[tuple[str, str]] = set()
+
+    def busy_at_first(name: str) -> Callable[..., Any]:
+        act = getattr(FolderContainer, name)
+
+        def answer(self: FolderContainer, path: str, *args: Any, **kwargs: Any) -> Any:
+            if (name, path) not in asked:
+                asked.add((name, path))
+                raise StoreBusyError("the store is busy: Test")
+            return act(self, path, *args, **kwargs)
+
+        return answer
+
+    for name in ("stat", "read"):
+        monkeypatch.setattr(FolderContainer, name, busy_at_first(name))
+    run(job_id)
+    assert asked == {(name, path) for name in ("stat", "read") for path in "ab"}
+    assert listed_on() == {"data/a": b"1", "data/b": b"2"}
+    assert reports(job_id) == {}
 
 
 def test_a_blob_that_went_after_it_was_listed_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
