@@ -16,7 +16,15 @@ from models.blob_facts import HEADERS, BlobFacts
 from models.copy_logs import AttachedStatus, BlobStatus, BlockStatus
 from tasks.blob_files import Attached, BlobFailedError, DriveFiles, Piece, bad_pieces, read_part
 from tasks.orders import Cut, Order, cut_up
-from tasks.stores import BlobExistsError, BlobMissingError, NotHeldError, Part, StoreBusyError, Upload
+from tasks.stores import (
+    BlobExistsError,
+    BlobMissingError,
+    ForbiddenError,
+    NotHeldError,
+    Part,
+    StoreBusyError,
+    Upload,
+)
 from tasks.way import CopyStoppedError, Way
 
 
@@ -91,6 +99,11 @@ class BlobWriting:
             return not self._differing(order, cut_up(order))
         except BlobMissingError:
             return False
+        except ForbiddenError:
+            if self.reads_back:
+                raise
+            # Who may only write, and asks for no reading back, finds out by writing it again.
+            return False
 
     def _is_kept(self, order: Order, facts: BlobFacts) -> bool:
         """Tell whether there is a blob with just this metadata, and these properties."""
@@ -118,7 +131,7 @@ class BlobWriting:
         try:
             return _keep(attached, md5, put)
         except BlobExistsError:
-            if order.inherited and not order.blob.is_page_blob:
+            if order.inherited and order.compared and not order.blob.is_page_blob:
                 with suppress(BlobMissingError):
                     found = self.way.patiently(lambda: order.container.stat(order.name))
                     if found.facts.content_md5 == md5 and found.e_tag == order.compared:

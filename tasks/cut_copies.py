@@ -18,7 +18,7 @@ from tasks.blob_writing import BlobWriting
 from tasks.containers import Account
 from tasks.orders import Order, in_batches
 from tasks.plans import Plan
-from tasks.stores import NameRefusedError
+from tasks.stores import ForbiddenError, NameRefusedError
 from tasks.way import Way
 
 _AT_ONCE: Final = 16
@@ -83,11 +83,11 @@ class Rest:
 
 
 def _find(writing: BlobWriting, order: Order) -> Attached | None:
-    """Tell what came with a blob that is in the store; None where it is not."""
+    """Tell what came with a blob that is in the store; None where it is not, or we may not look."""
     if order.plan.status is DispositionStatus.SKIPPED:
         return None
     attached = writing.files.attached(order.blob)
     try:
         return attached if writing.is_there(order, attached) else None
-    except NameRefusedError:
+    except (NameRefusedError, ForbiddenError):
         return None

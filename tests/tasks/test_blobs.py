@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 from prefect.client.schemas.objects import State
 
+from flows.cancel_job import cancel_job
 from flows.import_drives import import_drives
 from models.blob_facts import BlobFacts
 from models.copies import DriveCopy
@@ -40,7 +41,7 @@ from tasks.blob_names import Names
 from tasks.blobs import BlobCopier
 from tasks.folder_store import FolderContainer, _FolderUpload
 from tasks.orders import in_batches
-from tasks.stores import BlobMissingError, Part, StoreBusyError
+from tasks.stores import BlobMissingError, ForbiddenError, Part, StoreBusyError
 from tests.builders import (
     Listed,
     attached_file,
@@ -1068,6 +1069,29 @@ def test_a_blob_whose_second_try_lost_its_answer_is_not_written_a_third_time(
     copied(job_id)
     assert stored(data_directory) == {"data/a": b"ours"}
     assert len(tries) == 3, "once refused, once written, once found there"
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_store_that_lets_us_only_write_keeps_no_copy_from_its_end_after_a_cut(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    """What the run before settled is written; cancelled instead, what lies aside goes and there is a log."""
+    monkeypatch.setenv("DRIVEPOST_COPY_READS_BACK", "false")
+    job_id = received_job(data_directory, {"SERIAL1": {"a": b"a", "b": random_bytes(_B + 3)}})
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise ForbiddenError("the store does not let us: Test")
+
+    for name in ("stat", "read", "list", "exists"):
+        monkeypatch.setattr(FolderContainer, name, forbidden)
+    cut_at(monkeypatch, job_id, _FolderUpload, "commit")
+    if is_cancelled:
+        assert cancel_job.fn(str(job_id)).is_completed()
+        assert log_of(data_directory).status is DriveStatus.COMPLETED_WITH_ERRORS
+        assert not list(data_directory.rglob(".drivepost/**/*"))
+    else:
+        copied(job_id)
+        assert set(stored(data_directory)) == {"data/a", "data/b"}
 
 
 def test_a_run_after_a_cut_tells_no_less_than_the_one_before(
