@@ -56,7 +56,9 @@ class KeptJournal:
             with suppress(OSError):
                 self.settle()
         if self._stream:
-            self._stream.close()
+            # On a full drive this fails too, and is no more than `settle` has told, or was told of before.
+            with suppress(OSError):
+                self._stream.close()
 
     def _read(self, stream: BinaryIO) -> None:
         self.head = read_head(stream)

@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -426,6 +428,22 @@ def test_no_file_is_written_down_before_it_is_on_the_disk(
     monkeypatch.setattr(kept_journal, "_WAITING_MAX", 2)
     prepare_drives(files_of(tmp_path / "source", {"a": 1, "b": 1, "c": 1}), drives)
     assert lines == [1, 3]
+
+
+def test_a_journal_that_has_no_room_any_more_hides_no_fault(
+    tmp_path: Path, drives: list[TargetDrive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a drive that is full it is told that it is."""
+
+    def full(_bytes: int) -> None:
+        was = resource.getrlimit(resource.RLIMIT_FSIZE)
+        # No file of this process may become longer than this, until the test ends.
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((drives[0].root / JOURNAL_NAME).stat().st_size, was[1]))
+        ending.callback(resource.setrlimit, resource.RLIMIT_FSIZE, was)
+        raise RequestError([("drive", "it is full")])
+
+    with ExitStack() as ending, pytest.raises(RequestError, match="it is full"):
+        prepare_drives(files_of(tmp_path / "source", {"a": 1}), drives, full)
 
 
 def test_a_torn_journal_is_gone_on_with(
