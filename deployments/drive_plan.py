@@ -1,9 +1,11 @@
 """Which file goes on which drive, and every fault that can be seen before anything is copied."""
 
+import fcntl
+import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -53,7 +55,7 @@ def plan_shares(
     Args:
         files: all of them.
         drives: in the order of filling; each is a file system of its own.
-        closing: closes the journals.
+        closing: closes the journals, and lets go of the drives.
         told: faults seen before, told together with those of the drives.
 
     Returns:
@@ -67,6 +69,8 @@ def plan_shares(
     drives = [replace(drive, root=drive.root.resolve()) for drive in drives]
     _require_apart(files, [drive.root for drive in drives])
     targets = [_target("drive", at, drives) for at in range(len(drives))]
+    for drive, target in zip(drives, targets, strict=True):
+        closing.enter_context(_held(drive.root, target))
     # In a list, since each drive is to be tried.
     folds_case = True in [_folds_case(drive.root, target) for drive, target in zip(drives, targets, strict=True)]
     journals = [
@@ -120,6 +124,23 @@ def _drive_faults(drives: Sequence[TargetDrive]) -> Iterator[Fault]:
             )
         elif serials[at] in serials[:at]:
             yield target, "another drive has the same"
+
+
+@contextmanager
+def _held(root: Path, target: str) -> Iterator[None]:
+    """Hold on to a drive: two runs would give each other's files their names. Who is killed holds nothing."""
+    with refusing(target, "cannot be read"):
+        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # A file system that knows no locks keeps nobody out.
+        with suppress(OSError):
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                refuse([(target, "another run of prepare-drive is at work there; let it end first")])
+        yield
+    finally:
+        os.close(folder)
 
 
 def _require_apart(files: Iterable[DriveFile], roots: Sequence[Path]) -> None:

@@ -446,6 +446,21 @@ def test_a_journal_that_has_no_room_any_more_hides_no_fault(
         prepare_drives(files_of(tmp_path / "source", {"a": 1}), drives, full)
 
 
+def test_two_runs_are_never_at_work_on_one_drive(tmp_path: Path, drives: list[TargetDrive]) -> None:
+    """The later one is told so and touches nothing; afterwards the drive is free."""
+    files = files_of(tmp_path / "source", {"a": 1, "b": 1})
+    faults: list[str] = []
+
+    def again(_bytes: int) -> None:
+        with pytest.raises(RequestError, match="another run of prepare-drive is at work there") as told:
+            prepare_drives(files, drives)
+        faults.append(told.value.faults[0][0])
+
+    assert prepare_drives(files, drives, again)
+    assert faults == ["drive[0]", "drive[0]"]
+    assert prepare_drives(files, drives)
+
+
 def test_a_torn_journal_is_gone_on_with(
     tmp_path: Path, drives: list[TargetDrive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
