@@ -88,6 +88,7 @@ def _laid_length(file: DriveFile, share: Share) -> int:
     """See to it that a file is on the drive and in the journal; tells its length in bytes."""
     entry = share.journal.find(file.file_path)
     if entry is None or not _is_still_true(entry, file, share.drive.root):
+        share.journal.expect(file.blob_path, file.file_path)
         entry = _copy(file, share.drive.root)
         share.journal.add(entry)
     return entry.blob.length

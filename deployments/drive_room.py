@@ -84,7 +84,7 @@ def _room_of(root: Path) -> tuple[int, int]:
 def _told_bytes(file: DriveFile, length: int) -> int:
     """Tell at most how many bytes manifest and journal need for a file, names in escapes."""
     blocks = -(-length // BLOCK_BYTES_MAX)
-    return 1024 + 8 * len(f"{file.place}{file.blob_path}".encode(errors="replace")) + 256 * blocks
+    return 1024 + 10 * len(f"{file.place}{file.blob_path}".encode(errors="replace")) + 256 * blocks
 
 
 def spread(files: Sequence[DriveFile], lengths: dict[str, int | None], rooms: Sequence[Room]) -> list[int | None]:

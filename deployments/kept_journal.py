@@ -14,6 +14,7 @@ from models.drive_journals import (
     read_entry,
     read_head,
 )
+from models.manifests import Blob
 
 _WAITING_MAX: Final = 256
 _WAITING_BYTES_MAX: Final = 256 * 2**20
@@ -78,7 +79,7 @@ class KeptJournal:
 
     @property
     def file_paths(self) -> frozenset[str]:
-        """Every file that was finished, by its path on the drive."""
+        """Every file that was begun or finished, by its path on the drive."""
         return frozenset(self._places)
 
     def begin(self, head: JournalHead) -> None:
@@ -92,13 +93,17 @@ class KeptJournal:
         self.head, self._end = head, self._stream.tell()
 
     def find(self, file_path: str) -> JournalEntry | None:
-        """Read the entry of a file that was finished."""
+        """Read the entry of a file that was finished; of one that was only begun, with no version of a source."""
         if file_path in self._waiting:
             return self._waiting[file_path]
         if self._stream is None or file_path not in self._places:
             return None
         self._stream.seek(self._places[file_path])
         return read_entry(self._stream)
+
+    def expect(self, blob_path: str, file_path: str) -> None:
+        """Write down that a file is begun: cut now, and not wanted any more, it would stay there unlisted."""
+        self._write(JournalEntry(Blob(blob_path, file_path, 0), source=""))
 
     def add(self, entry: JournalEntry) -> None:
         """Take a file for finished; it is written down with others, once all of them are on the disk."""
@@ -109,14 +114,17 @@ class KeptJournal:
 
     def settle(self) -> None:
         """Have everything really on the disk, and then write down that it is: the power may go, or the drive."""
+        _to_disk()
+        for entry in self._waiting.values():
+            self._write(entry)
+        self._waiting.clear()
+
+    def _write(self, entry: JournalEntry) -> None:
         if self._stream is None:
             raise ValueError("the journal was not begun")
-        _to_disk()
         self._stream.seek(self._end)
-        for file_path, entry in self._waiting.items():
-            add_entry(self._stream, entry)
-            self._places[file_path], self._end = self._end, self._stream.tell()
-        self._waiting.clear()
+        add_entry(self._stream, entry)
+        self._places[entry.blob.file_path], self._end = self._end, self._stream.tell()
 
     def remove(self) -> None:
         """Take the journal off the drive; harmless when there is none."""

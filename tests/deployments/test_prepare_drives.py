@@ -422,12 +422,38 @@ def test_no_file_is_written_down_before_it_is_on_the_disk(
     tmp_path: Path, drives: list[TargetDrive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several at once: where the power goes, what the journal has is there."""
-    lines: list[int] = []
+    finished: list[int] = []
     journal = drives[0].root / JOURNAL_NAME
-    monkeypatch.setattr(kept_journal, "_to_disk", lambda: lines.append(journal.read_bytes().count(b"\n")))
+    monkeypatch.setattr(
+        kept_journal, "_to_disk", lambda: finished.append(journal.read_bytes().count(b'"source":"') - begun())
+    )
     monkeypatch.setattr(kept_journal, "_WAITING_MAX", 2)
+
+    def begun() -> int:
+        return journal.read_bytes().count(b'"source":""')
+
     prepare_drives(files_of(tmp_path / "source", {"a": 1, "b": 1, "c": 1}), drives)
-    assert lines == [1, 3]
+    assert finished == [0, 2]
+
+
+def test_what_a_killed_run_laid_and_nobody_wants_any_more_goes(
+    tmp_path: Path, drives: list[TargetDrive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nothing had been written down as finished: no file travels that no manifest lists."""
+    files = files_of(tmp_path / "source", {"a": 1, "b": 1, "c": 1})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killing:
+        killing.setattr(KeptJournal, "settle", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_drives(files, drives)
+    assert set(contents(drives[0])) == {"a", "b", "c", JOURNAL_NAME}
+    told = copied(monkeypatch)
+    prepare_drives(files[:1], drives)
+    assert told == ["a"], "what is not known to be on the disk is copied again"
+    assert set(contents(drives[0])) == {"a", MANIFEST_NAME}
 
 
 def test_a_journal_that_has_no_room_any_more_hides_no_fault(
