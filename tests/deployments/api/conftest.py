@@ -165,7 +165,7 @@ def issuer() -> Iterator[Issuer]:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Keys) as listening:
-        thread = Thread(target=listening.serve_forever, daemon=True)
+        thread = Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         made.url = f"http://127.0.0.1:{listening.server_port}"
         yield made
