@@ -714,7 +714,7 @@ def test_a_folder_names_nothing_where_nothing_may_be_written_any_more(tmp_path: 
         upload.commit(BlobFacts(), overwrite=False)
     assert list(container.list()) == []
     container.require_open = lambda: None
-    upload.commit(BlobFacts(), overwrite=False)
+    container.upload("b", [Part(0, 0, 1)], "job/1/1").commit(BlobFacts(), overwrite=False)
     assert [blob.name for blob in container.list()] == ["b"]
 
 
