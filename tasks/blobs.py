@@ -77,8 +77,8 @@ class BlobCopier:
         self._tell = tell
         self._files = DriveFiles(folder)
         aside = f"{job_id}/{number}/probe-{pulse.token}"
-        self._account = WrittenAccount(store_address, log_container, aside)
         self._way = Way(self._limits.memory_bytes, pulse.is_fresh)
+        self._account = WrittenAccount(store_address, log_container, aside, self._way.require_open)
         self._news: SimpleQueue[Event | _Ended] = SimpleQueue()
         self._under_way: dict[int, Order] = {}
         self._paths_under_way: set[str] = set()

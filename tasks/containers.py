@@ -5,7 +5,7 @@ else, from Settings or the environment.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
@@ -74,12 +74,24 @@ class WrittenAccount(Account):
         address: the storage account's store address, with `{container}` still open.
         log_container: where the job's logs go.
         aside: under which name it may be tried whether the store takes anything, below `.drivepost`.
+        require_open: raises where nothing may be written any more.
     """
 
-    def __init__(self, address: str, log_container: str, aside: str) -> None:
+    def __init__(self, address: str, log_container: str, aside: str, require_open: Callable[[], None]) -> None:
         super().__init__(address)
         self._log_container = log_container
         self._aside = aside
+        self._require_open = require_open
+
+    def container(self, name: str) -> Container:
+        """Open a container, which names no blob where nothing may be written any more.
+
+        Raises:
+            StoreError: as `open_container`.
+        """
+        opened = super().container(name)
+        opened.require_open = self._require_open
+        return opened
 
     def require(self, container: str, length: int = 0) -> None:
         """Tell a store that does not answer, or is full, from one that refuses a single blob or container.

@@ -140,6 +140,8 @@ class FolderContainer(Container):
             try:
                 _write_whole(file, data, 0)
                 _write_facts(file, facts)
+                # Who slept until now has lost what was laid aside, or hears here that it must not name it.
+                self.require_open()
                 _give_name(laid, place, overwrite=overwrite)
             except BaseException:
                 with suppress(FileNotFoundError):
@@ -159,7 +161,7 @@ class FolderContainer(Container):
         *,
         facts: BlobFacts | None = None,
     ) -> Upload:
-        return _FolderUpload(self._aside(handle or aside), self._place(path), handle or aside)
+        return _FolderUpload(self._aside(handle or aside), self._place(path), handle or aside, self.require_open)
 
     def upload_pages(self, path: str, length: int, aside: str, handle: str = "") -> Upload:
         raise NotHeldError("a folder has no page blobs")
@@ -207,8 +209,9 @@ class FolderContainer(Container):
 
 
 class _FolderUpload(Upload):
-    def __init__(self, laid: str, place: str, handle: str) -> None:
+    def __init__(self, laid: str, place: str, handle: str, require_open: Callable[[], None]) -> None:
         self.handle = handle
+        self._require_open = require_open
         self._laid = laid
         self._place = place
         with _told_without_paths(), _opened_making_folders(laid, os.O_RDWR | os.O_CREAT) as file:
@@ -237,6 +240,7 @@ class _FolderUpload(Upload):
     def commit(self, facts: BlobFacts, *, overwrite: bool) -> str:
         with _told_without_paths():
             _write_facts(self._file, facts)
+            self._require_open()
             _give_name(self._laid, self._place, overwrite=overwrite)
             return _e_tag(os.fstat(self._file))
 

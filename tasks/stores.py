@@ -5,7 +5,7 @@ container, or where the store itself keeps what was not committed; no blob of a 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -133,6 +133,8 @@ class Container(ABC):
     Attributes:
         name: the container's name.
         is_local: whether a request is a call of this machine's own system, which costs next to nothing.
+        require_open: a store that lays a blob aside first calls it before the blob gets its name; it raises where
+            nothing may be written any more.
 
     Raises:
         StoreError: of every method: the store refused, or does not answer. NameRefusedError, ForbiddenError,
@@ -141,6 +143,7 @@ class Container(ABC):
 
     name: str
     is_local = False
+    require_open: Callable[[], None] = staticmethod(lambda: None)
 
     @abstractmethod
     def uri(self, path: str) -> str:

@@ -63,7 +63,7 @@ class Webhook:
 def webhook() -> Iterator[Webhook]:
     """Give a webhook."""
     made = Webhook()
-    thread = Thread(target=made.server.serve_forever, daemon=True)
+    thread = Thread(target=made.server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield made
     made.drips = ""

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("plain_acts")
 _B: Final = BLOCK_BYTES_MAX
 _GIB: Final = 2**30
 _ZEROS: Final = hashlib.md5(bytes(_B), usedforsecurity=False).hexdigest().upper()
-MANY: Final = 4000
+MANY: Final = 2000
 ROUNDS_THOROUGH: Final = 8
 
 
@@ -181,10 +181,10 @@ def test_a_worker_that_was_stopped_beyond_its_lease_writes_nothing_more(
     rng = random.Random(os.environ.get("PYTEST_SEED", "drivepost"))  # noqa: S311  no secret
     for count in range(ROUNDS_THOROUGH if thorough else 1):
         with CopyProcess() as sleeper, CopyProcess() as other:
-            sizes = [40 * _B] if files == "large" else [1000 + n for n in range(1500)]
+            sizes = [16 * _B] if files == "large" else [1000 + n for n in range(800)]
             listed = [Listed(f"job{count}/{n}", random_bytes(size, n)) for n, size in enumerate(sizes)]
             job_id = received_by_hand(data_directory, {f"S{count}": listed}, f"job{count}")
-            log, wanted = tmp_path / f"log{count}", rng.randint(1, 6 if files == "large" else 500)
+            log, wanted = tmp_path / f"log{count}", rng.randint(1, 6 if files == "large" else 300)
             worker = sleeper.begin(job_id, log)
             wait_until(lambda log=log, wanted=wanted: len(answered(log)) >= wanted)  # type: ignore[misc]
             os.kill(worker, signal.SIGSTOP)
@@ -211,7 +211,7 @@ _ASIDE_FROM_IT: Final = 160
 """MiB for what is no block of a file: the manifest's lists, threads, the database; the goal is 256 with 96."""
 
 
-@pytest.mark.parametrize("files", ["one of 512 MiB", "20,000 of 1 KiB"])
+@pytest.mark.parametrize("files", ["one of 512 MiB", "10,000 of 1 KiB"])
 def test_the_memory_of_a_copy_is_bounded_whatever_it_copies(
     folder: PostedStore,
     data_directory: Path,
@@ -223,7 +223,7 @@ def test_the_memory_of_a_copy_is_bounded_whatever_it_copies(
     """By the setting, and some more."""
     monkeypatch.setenv("DRIVEPOST_COPY_MEMORY_MEBIBYTES", str(_MEMORY))
     is_large = files == "one of 512 MiB"
-    job_id = job_of_one_large(data_directory, _GIB // 2) if is_large else job_of_many_small(data_directory, 20_000)
+    job_id = job_of_one_large(data_directory, _GIB // 2) if is_large else job_of_many_small(data_directory, 10_000)
     with CopyProcess() as copier:
         copier.begin(job_id, tmp_path / "log")
         ended = copier.end()

@@ -47,6 +47,7 @@ from tasks.stores import (
     Part,
     StoreBusyError,
 )
+from tasks.way import CopyStoppedError
 from tests.store_servers import StoreServer
 
 SECRET: Final = "aHVudGVyMnNlY3JldA=="  # noqa: S105  made up, Base64 as a key must be
@@ -722,6 +723,26 @@ def test_containers_are_listed_without_what_their_address_has_around_them(kind: 
 # -- a store that does not let us, or is away ------------------------------------------------------------
 
 
+def test_a_folder_names_nothing_where_nothing_may_be_written_any_more(tmp_path: Path) -> None:
+    """What slept until now asks between what it lays aside and the name."""
+    container = FolderContainer(tmp_path, "photos")
+
+    def refuse() -> None:
+        raise CopyStoppedError
+
+    container.require_open = refuse
+    with pytest.raises(CopyStoppedError):
+        container.put("a", b"a", BlobFacts(), "job/1/0", overwrite=True)
+    upload = container.upload("b", [Part(0, 0, 1)], "job/1/1")
+    upload.write(Part(0, 0, 1), b"b")
+    with pytest.raises(CopyStoppedError):
+        upload.commit(BlobFacts(), overwrite=False)
+    assert list(container.list()) == []
+    container.require_open = lambda: None
+    container.upload("b", [Part(0, 0, 1)], "job/1/1").commit(BlobFacts(), overwrite=False)
+    assert [blob.name for blob in container.list()] == ["b"]
+
+
 class _Refusing(BaseHTTPRequestHandler):
     def _refuse(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -739,7 +760,7 @@ class _Refusing(BaseHTTPRequestHandler):
 def refusing() -> Iterator[str]:
     """Give the address of a server that refuses everything."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -16,6 +17,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import jwt
+import psutil  # type: ignore[import-untyped]
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -52,29 +54,71 @@ def serving(folder: Path, **environment: str) -> Iterator[Server]:
     """Serve the database and settings now in force, with these variables set beside them."""
     ready, log = folder / f"{uuid4().hex}.ready", folder / f"{uuid4().hex}.log"
     env = {**os.environ, "DRIVEPOST_API_PORT": "0", **environment}
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "deployments.api.server", str(ready)],
-            env=env,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=Path(__file__).parents[3],
-        )
+    log.touch()
+    child = _begun(ready, log, env)
     try:
         give_up = time.monotonic() + START_SECONDS_MAX
         while not (ready.exists() and ready.read_text()):
-            assert child.poll() is None, log.read_text()
+            assert child.is_running(), log.read_text()
             assert time.monotonic() < give_up, log.read_text()
-            time.sleep(0.05)
+            time.sleep(0.02)
         token = "" if "DRIVEPOST_API_ISSUER" in env else read_local_token(Settings().token_file)
         yield Server(ready.read_text(), token, log)
     finally:
-        child.terminate()
-        try:
-            child.wait(15)
-        finally:
-            child.kill()
-            child.wait()
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
+            try:
+                child.wait(15)
+            finally:
+                child.kill()
+
+
+_FORKER: Final = """
+import json, os, runpy, signal, sys, traceback
+import deployments.api.application
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    told = json.loads(line)
+    if child := os.fork():
+        print(child, flush=True)
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    log = os.open(told["log"], os.O_WRONLY)
+    for output in (1, 2):
+        os.dup2(log, output)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.clear()
+    os.environ.update(told["environment"])
+    sys.argv = ["server", told["ready"]]
+    try:
+        runpy.run_module("deployments.api.server", run_name="__main__")
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+"""
+"""A process that has imported all: importing takes longer than most tests do with their server."""
+
+
+@cache
+def _forker() -> "subprocess.Popen[str]":
+    # It ends with the tests, whose end closes its input.
+    return subprocess.Popen(
+        [sys.executable, "-c", _FORKER],
+        cwd=Path(__file__).parents[3],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _begun(ready: Path, log: Path, environment: Mapping[str, str]) -> psutil.Process:
+    forker = _forker()
+    assert forker.stdin
+    assert forker.stdout
+    told = {"ready": str(ready), "log": str(log), "environment": dict(environment)}
+    print(json.dumps(told), file=forker.stdin, flush=True)
+    return psutil.Process(int(forker.stdout.readline()))
 
 
 @pytest.fixture
@@ -165,7 +209,7 @@ def issuer() -> Iterator[Issuer]:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Keys) as listening:
-        thread = Thread(target=listening.serve_forever, daemon=True)
+        thread = Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         made.url = f"http://127.0.0.1:{listening.server_port}"
         yield made

@@ -91,7 +91,7 @@ def prefect() -> Iterator[Prefect]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         listening.daemon_threads = True
-        thread = Thread(target=listening.serve_forever, daemon=True)
+        thread = Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         made.url = f"http://127.0.0.1:{listening.server_port}/api"
         yield made

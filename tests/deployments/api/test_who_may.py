@@ -292,7 +292,7 @@ def _issuing() -> Iterator[Issuer]:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Keys) as listening:
-        Thread(target=listening.serve_forever, daemon=True).start()
+        Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         made.url = f"http://127.0.0.1:{listening.server_port}"
         yield made
         listening.shutdown()
