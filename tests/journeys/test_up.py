@@ -16,9 +16,9 @@ from tests.journeys.one_machine import PrefectApi, awaited, environment_of, proc
 
 
 @pytest.fixture
-def environment(data_directory: Path) -> dict[str, str]:
+def environment(data_directory: Path, prefect_tables: Path) -> dict[str, str]:
     """Give the settings of a start of its own."""
-    return environment_of(data_directory)
+    return environment_of(data_directory, prefect_tables)
 
 
 def test_everything_runs_on_one_machine_and_goes_on_after_a_restart(
