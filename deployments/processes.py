@@ -140,10 +140,12 @@ class PrefectServer:
             PrefectAwayError: it ended, or did not answer in two minutes; the text names its log.
         """
         give_up = time.monotonic() + _START_SECONDS_MAX
-        while time.monotonic() < give_up and self.is_running():
-            if answers(self.api):
-                return
-            time.sleep(_LOOK_SECONDS)
+        # One client for all looks: each would read the certificates again, as a start has no time for.
+        with httpx.Client(timeout=2) as client:
+            while time.monotonic() < give_up and self.is_running():
+                if _answers(client, self.api):
+                    return
+                time.sleep(_LOOK_SECONDS)
         self.stop(1)
         raise PrefectAwayError(f"Prefect's server did not come up; {self._log} tells why")
 
@@ -185,10 +187,10 @@ def client_environment(home: Path, port: int) -> dict[str, str]:
     }
 
 
-def answers(api: str) -> bool:
+def _answers(client: httpx.Client, api: str) -> bool:
     """Tell whether a Prefect server answers at an address."""
     try:
-        return httpx.get(f"{api}/health", timeout=2).is_success
+        return client.get(f"{api}/health").is_success
     except httpx.HTTPError:
         return False
 

@@ -1,9 +1,12 @@
 """What tests share: a data directory of their own, both databases, and flows without Prefect."""
 
+import fcntl
 import importlib
 import os
 import pkgutil
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +76,23 @@ def postgresql_server() -> Iterator[str]:
             yield server.get_uri()
         finally:
             server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def prefect_tables(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Make the database of a Prefect server with all its tables, once for all processes; tests take copies."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "prefect-tables"
+    folder.mkdir(exist_ok=True)
+    made = folder / "prefect.db"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            # A hundred migrations take longer than all else of a server's start.
+            command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+            environment = {**os.environ, "PREFECT_HOME": str(folder)}
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -49,13 +49,13 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+def machine(tmp_path_factory: pytest.TempPathFactory, prefect_tables: Path) -> Iterator[Mapping[str, str]]:
     """Start all of Drivepost on one machine, and let tests see its database; gives its settings."""
     folder = tmp_path_factory.mktemp("portal")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DRIVEPOST_DATA_DIRECTORY", str(folder))
         # Each run is a process of its own, and the clock's would be most of them.
-        environment = {**environment_of(folder), "DRIVEPOST_ADVANCE_INTERVAL_SECONDS": "3600"}
+        environment = {**environment_of(folder, prefect_tables), "DRIVEPOST_ADVANCE_INTERVAL_SECONDS": "3600"}
         with started(environment):
             database.engine.cache_clear()
             use_ring(None)

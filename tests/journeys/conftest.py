@@ -1,5 +1,6 @@
 """A real Prefect server, once for all journeys."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,16 @@ from deployments.processes import PrefectServer
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[PrefectServer]:
+def prefect_server(prefect_tables: Path) -> Iterator[PrefectServer]:
     """Start a real Prefect server with files of its own."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="drivepost-prefect-") as folder:
         # Who looks for an event does not wait five seconds for it.
         patch.setenv("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL", "0.3")
+        # On SQLite the server is busy at times, and says so; who hears it asks again after seconds.
+        patch.setattr("prefect.client.base.clamped_poisson_interval", lambda seconds, _: seconds / 20)
         home = Path(folder)
+        (home / "prefect").mkdir()
+        shutil.copy(prefect_tables, home / "prefect")
         with PrefectServer(home / "prefect", 0, home / "prefect.log") as server:
             server.wait()
             yield server

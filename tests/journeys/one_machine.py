@@ -1,6 +1,7 @@
 """`drivepost up` as a test drives it: started, asked through Prefect's API, ended."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import httpx
 from deployments.processes import _free_port
 
 
-def environment_of(data_directory: Path) -> dict[str, str]:
-    """Give the settings of a start of its own: a free port, and a clock that ticks fast."""
+def environment_of(data_directory: Path, prefect_tables: Path) -> dict[str, str]:
+    """Give the settings of a start of its own, with Prefect's tables: a free port, and a clock that ticks fast."""
+    (data_directory / "prefect").mkdir()
+    shutil.copy(prefect_tables, data_directory / "prefect")
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return {
         **own,

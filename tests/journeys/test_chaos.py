@@ -47,6 +47,7 @@ from tests.builders import age, job_request, logs_of, mount_drive, put, random_b
 from tests.journeys.many_machines import POOL, Machine, Postgres, Prefect, start_runs_in_one_step
 
 FILES: Final = 24
+TURNS: Final = ("machine", "worker", "run", "machine", "machine")
 FATES: Final = ("held", "cancelled", "aged", "deleted", "erased")
 LEASE_SECONDS: Final = 10
 QUIET_SECONDS_MAX: Final = 1200
@@ -71,7 +72,7 @@ class Extent:
 
 # What gives no sign of life is buried by advance-jobs after three heartbeats, of half a minute at least; the small
 # test does not wait for that.
-SMALL: Final = Extent(jobs=5, kills=3, between_kills=4, away_seconds=2, buries=True)
+SMALL: Final = Extent(jobs=5, kills=3, between_kills=2, away_seconds=1, buries=True)
 LARGE: Final = Extent(jobs=200, kills=40, between_kills=6, away_seconds=15, buries=False)
 
 
@@ -299,7 +300,7 @@ class Storm:
             machine.wait()
             if self.is_over.wait(self.random.uniform(0, self.extent.between_kills)):
                 return
-            what = self.random.choices(("machine", "worker", "run"), (3, 1, 1))[0]
+            what = TURNS[number % len(TURNS)]
             self.struck[what] += 1
             if what == "run":
                 machine.lose_run(self.random)

@@ -15,6 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
@@ -30,6 +31,7 @@ from models.settings import Settings
 
 POOL: Final = "machines of a test"
 CLOCK: Final = "enforce-retention"
+FEW: Final = {CLOCK, "rotate-keys", "advance-jobs", "find-traces", "import-drives", "create-job", "cancel-job"}
 
 pytestmark = pytest.mark.usefixtures("sqlite")
 
@@ -49,6 +51,16 @@ def _clear(client: SyncPrefectClient) -> None:
         client.delete_work_pool(pool.name)
     if client.read_variable_by_name(CLOCKS):
         client.delete_variable_by_name(CLOCKS)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let only a few of each kind be deployed: a request each, and what is looked at is the same."""
+    monkeypatch.setattr("deployments.deploy.deployments", _few)
+
+
+def _few(settings: Settings) -> list[RunnerDeployment]:
+    return [each for each in deployments(settings) if each.name in FEW]
 
 
 def _deploy() -> str:
@@ -113,6 +125,7 @@ def test_every_deployment_is_in_the_pool_and_a_second_time_changes_nothing(clien
     }
 
 
+@pytest.mark.usefixtures("few")
 def test_what_an_operator_did_stays(client: SyncPrefectClient) -> None:
     """What was paused, edited, added or moved, in the UI or otherwise."""
     _deploy()
@@ -125,7 +138,7 @@ def test_what_an_operator_did_stays(client: SyncPrefectClient) -> None:
         [DeploymentScheduleCreate(schedule=CronSchedule(cron="1 1 1 1 *", timezone="Europe/Paris"))],
     )
     _patch(client, there[CLOCK], parameters={"dry_run": True, "gone": 1}, enforce_parameter_schema=False)
-    _patch(client, there["close-job"], work_pool_name=POOL, work_queue_name="copies")
+    _patch(client, there["create-job"], work_pool_name=POOL, work_queue_name="copies")
     (queue,) = [each for each in client.read_work_queues(work_pool_name=POOL) if each.name == "operators"]
     client.update_work_queue(queue.id, priority=7)
     _deploy()
@@ -136,13 +149,14 @@ def test_what_an_operator_did_stays(client: SyncPrefectClient) -> None:
     assert len(after["find-traces"].schedules) == 2
     # What the form no longer has would make every run be refused.
     assert after[CLOCK].parameters == {"dry_run": True}
-    assert after["close-job"].work_queue_name == "copies"
+    assert after["create-job"].work_queue_name == "copies"
     assert [
         each.priority for each in client.read_work_queues(work_pool_name=POOL) if each.name == "operators"
     ] == [7]
     assert {name: each.id for name, each in after.items()} == {name: each.id for name, each in there.items()}
 
 
+@pytest.mark.usefixtures("few")
 def test_a_changed_setting_takes_effect_where_nobody_edited_the_schedule(
     client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +179,7 @@ def test_a_changed_setting_takes_effect_where_nobody_edited_the_schedule(
     assert "its schedule" not in _deploy()
 
 
+@pytest.mark.usefixtures("few")
 def test_a_schedule_that_an_operator_deleted_does_not_come_back(client: SyncPrefectClient) -> None:
     """Deleting it is how it is switched off for good."""
     _deploy()
@@ -174,6 +189,7 @@ def test_a_schedule_that_an_operator_deleted_does_not_come_back(client: SyncPref
     assert _there(client)[CLOCK].schedules == []
 
 
+@pytest.mark.usefixtures("few")
 def test_what_drivepost_up_deployed_moves_into_the_pool(client: SyncPrefectClient) -> None:
     """Under the same id, with the one schedule it has, and advance-jobs without its limit."""
     served = {each.name: each.apply() for each in deployments(Settings()) if each.name in {CLOCK, "advance-jobs"}}
@@ -185,6 +201,7 @@ def test_what_drivepost_up_deployed_moves_into_the_pool(client: SyncPrefectClien
         assert (moved.global_concurrency_limit is None) == (name == "advance-jobs")
 
 
+@pytest.mark.usefixtures("few")
 def test_what_this_version_does_not_have_is_removed_and_what_operators_made_stays(
     client: SyncPrefectClient,
 ) -> None:
@@ -237,6 +254,7 @@ def _asked(client: SyncPrefectClient, name: str, **parameters: str) -> UUID:
     return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
 
 
+@pytest.mark.usefixtures("few")
 def test_workers_are_given_the_clock_first_then_copies_then_operators(client: SyncPrefectClient) -> None:
     """However many operators' runs wait, and for however long."""
     _deploy()
@@ -254,6 +272,7 @@ def test_workers_are_given_the_clock_first_then_copies_then_operators(client: Sy
     assert set(ids[2:]) < set(flood)
 
 
+@pytest.mark.usefixtures("few")
 def test_a_worker_runs_what_the_rest_api_asked_for(
     client: SyncPrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

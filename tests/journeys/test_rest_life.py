@@ -29,9 +29,9 @@ def parameters(name: str, **properties: Any) -> PutJobParameters:
     return made
 
 
-def test_a_whole_life_goes_through_http(sqlite: str, data_directory: Path) -> None:
+def test_a_whole_life_goes_through_http(sqlite: str, data_directory: Path, prefect_tables: Path) -> None:
     """An import to its end, a cancel, and two deletions that leave nothing in Prefect, all on one machine."""
-    environment = environment_of(data_directory)
+    environment = environment_of(data_directory, prefect_tables)
     prefect = PrefectApi(environment)
     entry = mount_drive(data_directory, "SERIAL1", {"a.txt": b"as it was posted"}).drive_list_entry()
     with started(environment):

@@ -16,9 +16,9 @@ from tests.journeys.one_machine import PrefectApi, awaited, environment_of, proc
 
 
 @pytest.fixture
-def environment(data_directory: Path) -> dict[str, str]:
+def environment(data_directory: Path, prefect_tables: Path) -> dict[str, str]:
     """Give the settings of a start of its own."""
-    return environment_of(data_directory)
+    return environment_of(data_directory, prefect_tables)
 
 
 def test_everything_runs_on_one_machine_and_goes_on_after_a_restart(
@@ -28,8 +28,6 @@ def test_everything_runs_on_one_machine_and_goes_on_after_a_restart(
     api = PrefectApi(environment)
     (data_directory / "intake" / "one.json").write_text(json.dumps(job_request("one")), "utf-8")
     with started(environment) as process:
-        scheduled = awaited(lambda: api.ended_runs("advance-jobs"))
-        assert {run["state"]["type"] for run in scheduled} == {"COMPLETED"}
         created = api.state_after("create-job")
         assert created["message"].startswith("created 1: ")
         with reading() as session:
@@ -49,6 +47,9 @@ def test_everything_runs_on_one_machine_and_goes_on_after_a_restart(
         assert second.returncode == 1
         assert "SettingsInvalid: DRIVEPOST_DATA_DIRECTORY: 'drivepost up' runs there already" in second.stderr
 
+        scheduled = awaited(lambda: api.ended_runs("advance-jobs"))
+        assert {run["state"]["type"] for run in scheduled} == {"COMPLETED"}
+
         # Killed without a word, it leaves its processes behind; the next start ends them and takes their place.
         process.kill()
         process.wait()
@@ -59,10 +60,10 @@ def test_everything_runs_on_one_machine_and_goes_on_after_a_restart(
 
     with started(environment, in_background=True) as process:
         known = {run["id"] for run in api.ended_runs("advance-jobs")}
-        sweeps = awaited(lambda: [run for run in api.ended_runs("advance-jobs") if run["id"] not in known])
-        assert "COMPLETED" in {run["state"]["type"] for run in sweeps}
         assert api.state_after("enforce-retention")["type"] == "COMPLETED"
         assert api.state_after("delete-job", job=str(job_id), confirm=str(job_id))["type"] == "COMPLETED"
+        sweeps = awaited(lambda: [run for run in api.ended_runs("advance-jobs") if run["id"] not in known])
+        assert "COMPLETED" in {run["state"]["type"] for run in sweeps}
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         assert process.wait(10) == 0
