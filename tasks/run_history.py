@@ -28,7 +28,7 @@ from models.errors import PrefectAwayError
 from models.lifecycle import JobType
 from models.runs import OPERATOR, TAG, recorded_runs, runs_to_forget, strike_run
 from tasks.acts import act
-from tasks.artifacts import remove_artifacts
+from tasks.artifacts import empty_artifacts, remove_artifacts
 from tasks.prefect_api import prefect_client
 
 _COPIES: Final = {JobType.IMPORT: "import-drives", JobType.EXPORT: "export-blobs"}
@@ -173,6 +173,7 @@ def forget_runs(runs_max: int, job_id: UUID | None = None, spared: UUID | None =
     forgotten = 0
     with prefect_client() as client:
         boards = _of_flow(client, BOARD, listed)
+        empty_artifacts(client, listed)
         for flow_run_id in listed:
             forgotten += _forget_and_strike(client, flow_run_id)
         if boards:
