@@ -110,10 +110,11 @@ def test_a_run_that_ended_before_it_began_goes_with_its_job(
         kept, deleted = (job_in(session, JobState.COMPLETED, name, now) for name in ("kept", "deleted"))
         delete_job(session, deleted, at=now, by=Actor.OPERATOR)
     tags = (TAG, OPERATOR)
+    # Failed: the database was away when it was to open its job.
+    states: list[State[Any]] = [Crashed(), Failed(), Crashed()]
     of_kept, of_deleted, of_none = (
         made(state, job=str(job), tags=tags, name="cancel-job")
-        # Failed where the database was away when it was to open its job.
-        for state, job in ((Crashed(), kept), (Failed(), deleted), (Crashed(), uuid4()))
+        for state, job in zip(states, (kept, deleted, uuid4()), strict=True)
     )
     of_clock = [made(Cancelled()) for _ in range(3)]
     assert record_unbegun_runs.fn() == 2
