@@ -5,16 +5,18 @@ removed; events have no delete call. Of a change it writes none: so an artifact 
 """
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.client.schemas.objects import Artifact
 from prefect.client.schemas.sorting import ArtifactSort
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from tasks.acts import act
 from tasks.prefect_api import prefect_client
@@ -55,10 +57,27 @@ def make_empty(client: SyncPrefectClient, flow_run_id: UUID, key: str, kind: str
 
 
 def fill(client: SyncPrefectClient, artifact_id: UUID, data: object, description: str | None) -> None:
-    """Let an artifact show this."""
+    """Let an artifact show this; harmless when it is gone."""
     told = {"data": data, "description": description}
-    with suppress(ObjectNotFound):
+    try:
         client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact_id}, json=told)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != httpx.codes.NOT_FOUND:
+            raise
+
+
+def empty_artifacts(client: SyncPrefectClient, flow_run_ids: Sequence[UUID]) -> None:
+    """Empty what runs left, before any of it is removed: who removes it shows none of the rest again.
+
+    Several may remove the same at once. Safe to repeat.
+    """
+    of_runs = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=list(flow_run_ids)))
+    for page in range(_PAGES_MAX):
+        artifacts = client.read_artifacts(artifact_filter=of_runs, limit=_PAGE, offset=page * _PAGE)
+        for artifact in artifacts:
+            fill(client, artifact.id, None, None)
+        if len(artifacts) < _PAGE:
+            return
 
 
 def remove_artifacts(client: SyncPrefectClient, flow_run_id: UUID) -> None:
@@ -74,7 +93,7 @@ def remove_artifacts(client: SyncPrefectClient, flow_run_id: UUID) -> None:
 
 def _remove(client: SyncPrefectClient, artifact: Artifact) -> None:
     # What becomes the newest of the key is told in an event, too: it shows itself again afterwards.
-    next_newest = _newest_but(client, artifact)
+    next_newest = _next_newest(client, artifact)
     for each in (artifact, *next_newest):
         fill(client, each.id, None, None)
     with suppress(ObjectNotFound):
@@ -83,13 +102,14 @@ def _remove(client: SyncPrefectClient, artifact: Artifact) -> None:
         fill(client, each.id, each.data, each.description)
 
 
-def _newest_but(client: SyncPrefectClient, artifact: Artifact) -> list[Artifact]:
-    """Find the newest of the same key but for this one, if there is one."""
+def _next_newest(client: SyncPrefectClient, artifact: Artifact) -> list[Artifact]:
+    """Find what becomes the newest of a key when its newest is removed, if there is one that shows anything."""
     if artifact.key is None:
         return []
     of_key = ArtifactFilter(key=ArtifactFilterKey(any_=[artifact.key]))
     found = client.read_artifacts(artifact_filter=of_key, sort=ArtifactSort.CREATED_DESC, limit=2)
-    return [each for each in found if each.id != artifact.id][:1]
+    is_newest = [each.id for each in found[:1]] == [artifact.id]
+    return [each for each in found[1:] if is_newest and each.data is not None]
 
 
 def moment(at: datetime) -> str:

@@ -124,16 +124,16 @@ def drop_late_runs(flow: str) -> int:
 
 @act
 def record_unbegun_runs() -> int:
-    """Write down of runs that ended before they began which job they were for, so that they go with it.
+    """Write down of runs that ended before they opened a job which one they were for, so that they go with it.
 
-    No act of ours ran in them, so that they are on no list of a job's runs and would outlive it. Safe to repeat.
-    Looked at are the 200 that ended last.
+    They are on no list of a job's runs and would outlive it. Safe to repeat. Looked at are the 200 that ended
+    last.
 
     Returns:
         How many were written down.
     """
     with prefect_client() as client:
-        runs = runs_cut_short(client, StateType.CANCELLED, StateType.CRASHED)
+        runs = runs_cut_short(client)
     meant = {run.id: str(run.parameters[_JOB]) for run in runs if run.parameters.get(_JOB)}
     with reading() as session:
         known = recorded_runs(session, list(meant))

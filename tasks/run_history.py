@@ -26,9 +26,9 @@ from prefect.exceptions import ObjectNotFound
 from models.database import reading, writing
 from models.errors import PrefectAwayError
 from models.lifecycle import JobType
-from models.runs import OPERATOR, TAG, runs_to_forget, strike_run
+from models.runs import OPERATOR, TAG, recorded_runs, runs_to_forget, strike_run
 from tasks.acts import act
-from tasks.artifacts import remove_artifacts
+from tasks.artifacts import empty_artifacts, remove_artifacts
 from tasks.prefect_api import prefect_client
 
 _COPIES: Final = {JobType.IMPORT: "import-drives", JobType.EXPORT: "export-blobs"}
@@ -48,6 +48,7 @@ _PAGES_MAX: Final = 50
 _LONGEST_ACT: Final = timedelta(hours=1)
 _LAST_WORDS: Final = timedelta(seconds=5)
 _UNDER_WAY: Final = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
+_CUT_SHORT: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
 
 
 @act
@@ -118,34 +119,37 @@ def hide_parameters(flow_run_id: UUID | None) -> None:
 
 @act
 def hide_names() -> int:
-    """Empty the parameters of runs that ended before they began and name a job by its names, or name a user.
+    """Empty the parameters of runs that ended before they opened a job and name it by its names, or name a user.
 
-    No act of ours ran in them, so that they are on no list of a job's runs and would outlive it. A run that names
-    a user empties its parameters itself, unless it never came to that. Looked at are the 200 that ended last.
+    They are on no list of a job's runs and would outlive it. A run that names a user empties its parameters
+    itself, unless it never came to that. Looked at are the 200 that ended last.
     """
     with prefect_client() as client:
-        runs = runs_cut_short(client, StateType.CANCELLED, StateType.CRASHED, StateType.FAILED)
-        named = [run for run in runs if _names_somebody(run)]
+        runs = runs_cut_short(client)
+        with reading() as session:
+            recorded = recorded_runs(session, [run.id for run in runs])
+        named = [run for run in runs if _names_somebody(run, is_recorded=run.id in recorded)]
         for run in named:
             client.update_flow_run(run.id, parameters={})
     return len(named)
 
 
-def runs_cut_short(client: SyncPrefectClient, *states: StateType) -> list[FlowRun]:
-    """Find the 200 runs that ended last in one of these states, of those that may name somebody."""
+def runs_cut_short(client: SyncPrefectClient) -> list[FlowRun]:
+    """Find the 200 runs that ended last and not well, of those that may name somebody."""
     ended = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_CUT_SHORT)),
         # Not those of the clock: after a night without workers, hundreds of them are dropped at once.
         tags=FlowRunFilterTags(all_=[TAG, OPERATOR]),
     )
     return client.read_flow_runs(flow_run_filter=ended, limit=_PAGE, sort=FlowRunSort.END_TIME_DESC)
 
 
-def _names_somebody(run: FlowRun) -> bool:
+def _names_somebody(run: FlowRun, *, is_recorded: bool) -> bool:
     if USER in run.parameters:
         return True
-    is_begun = run.state is not None and run.state.type is StateType.FAILED
-    return not is_begun and any("/" in str(run.parameters.get(name)) for name in JOB_NAMES)
+    # What was refused goes with its job, and tells until then which one was meant.
+    goes_with_job = is_recorded and run.state is not None and run.state.type is StateType.FAILED
+    return not goes_with_job and any("/" in str(run.parameters.get(name)) for name in JOB_NAMES)
 
 
 @act
@@ -169,6 +173,7 @@ def forget_runs(runs_max: int, job_id: UUID | None = None, spared: UUID | None =
     forgotten = 0
     with prefect_client() as client:
         boards = _of_flow(client, BOARD, listed)
+        empty_artifacts(client, listed)
         for flow_run_id in listed:
             forgotten += _forget_and_strike(client, flow_run_id)
         if boards:

@@ -11,8 +11,10 @@ from flows.advance_jobs import advance_jobs
 from models.alerts import Alert
 from models.clocks import Clock
 from models.database import database_time, reading, writing
+from models.erasure import wish_erasure
 from models.events import EventKind
-from models.lifecycle import JobState
+from models.jobs import finish_cancel
+from models.lifecycle import Actor, JobState
 from models.settings import Settings
 from tests.builders import age, events_of, job_in
 
@@ -51,9 +53,17 @@ def kinds() -> list[str]:
 
 
 def test_by_a_clock_that_jumped_no_days_are_counted() -> None:
-    """Twice; operators are told of the clock alone. By a clock that is right the same job is told, by no id."""
+    """Twice; operators are told of the clock alone. By a clock that is right the same job is told, by no id.
+
+    Nor is an address erased to which the drives of a package may go back that is still awaited for some days.
+    """
     job_id = made(JobState.SHIPPING, "job1", timedelta(days=15))
     with writing() as session:
+        now = database_time(session)
+        awaited = job_in(session, JobState.SHIPPING, "job2", now - timedelta(days=15), cancelled=True)
+        finish_cancel(session, awaited, at=now - timedelta(days=15))
+        # By then, and for a day more, it was to be kept.
+        wish_erasure(session, awaited, at=now - timedelta(days=2), by=Actor.CUSTOMER)
         session.merge(Clock(id=1, seen_at=database_time(session) - timedelta(days=3)))
     for _ in range(2):
         ended = advance_jobs.fn()
@@ -62,9 +72,11 @@ def test_by_a_clock_that_jumped_no_days_are_counted() -> None:
     assert kinds() == ["clock-jumped"]
     with writing() as session:
         assert not events_of(session, job_id, EventKind.PACKAGE_OVERDUE)
+        assert not events_of(session, awaited, EventKind.ERASED)
         session.merge(Clock(id=1, seen_at=database_time(session)))
     ended = advance_jobs.fn()
-    assert ended.message == "1 packages did not come in 14 days; 1 alerts raised"
+    told = "1 packages did not come in 14 days; 1 alerts raised; personal data of 1 jobs erased"
+    assert (ended.message or "").startswith(told)
     assert kinds() == ["clock-jumped", "package-overdue"]
 
 

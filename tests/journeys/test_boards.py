@@ -32,7 +32,7 @@ from models.database import database_time, reading, writing
 from models.lifecycle import JobState
 from models.runs import JobRun
 from models.settings import Settings
-from tasks import run_history
+from tasks import artifacts, run_history
 from tasks.timeline import key_of, leave_timeline
 from tests.builders import ADDRESS, DRIVE, PACKAGE, RETURN_SHIPPING, age, job_in
 from tests.journeys.books import kept_by
@@ -86,9 +86,9 @@ def test_every_run_of_a_job_leaves_its_timeline_refused_or_not(prefect: SyncPref
         run(prefect, show_job, job="s1/g1/job1"),
         run(prefect, cancel_job, job=str(job_id)),
     ]
-    artifacts = [left_by(prefect, each) for each in runs]
-    assert [[each.key for each in left] for left in artifacts] == [[key_of(job_id)]] * 3
-    before, shown, after = [str(left[0].data) for left in artifacts]
+    every = [left_by(prefect, each) for each in runs]
+    assert [[each.key for each in left] for left in every] == [[key_of(job_id)]] * 3
+    before, shown, after = [str(left[0].data) for left in every]
     assert runs[1].state is not None
     assert runs[1].state.message == f"job {job_id} is Shipping; see the artifact job-{job_id}"
     for text in (before, shown):
@@ -130,6 +130,44 @@ def test_a_timeline_goes_with_its_job(prefect_server: PrefectServer, prefect: Sy
     ]
     assert {table for table, _ in told} == {"artifact", "artifact_collection"}
     assert {each for _, each in told} == {other}
+
+
+@pytest.fixture
+def filled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[UUID, bool]]:
+    """Note which artifacts are filled, in order, and whether with anything."""
+    noted: list[tuple[UUID, bool]] = []
+    plain = artifacts.fill
+
+    def fill(client: SyncPrefectClient, artifact_id: UUID, data: object, description: str | None) -> None:
+        noted.append((artifact_id, data is not None))
+        plain(client, artifact_id, data, description)
+
+    monkeypatch.setattr(artifacts, "fill", fill)
+    return noted
+
+
+def test_what_goes_with_a_job_is_not_shown_again_on_the_way(
+    prefect: SyncPrefectClient, filled: list[tuple[UUID, bool]]
+) -> None:
+    """Somebody else may remove it at the same moment, and Prefect's events would tell what it shows."""
+    job_id = made(JobState.COMPLETED)
+    for _ in range(3):
+        run(prefect, show_job, job=str(job_id))
+    filled.clear()
+    run(prefect, delete_job, job=str(job_id), confirm=str(job_id))
+    assert len({artifact for artifact, _ in filled}) == 3
+    assert not any(shows for _, shows in filled)
+    artifacts.fill(prefect, filled[0][0], "is gone", None)
+
+
+def test_the_newest_is_not_touched_when_an_older_one_goes(
+    prefect: SyncPrefectClient, filled: list[tuple[UUID, bool]]
+) -> None:
+    """It is looked at just now."""
+    for _ in range(2):
+        newest = run(prefect, show_board)
+    (board,) = left_by(prefect, newest)
+    assert [each for each in filled if each[0] == board.id] == [(board.id, True)]
 
 
 def test_a_run_that_would_not_go_with_the_job_leaves_no_timeline(prefect: SyncPrefectClient) -> None:

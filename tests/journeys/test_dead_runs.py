@@ -11,15 +11,16 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
-from prefect.states import Cancelled, Completed, Crashed, Pending, Running, Scheduled
+from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from flows.advance_jobs import advance_jobs
 from models.database import database_time, reading, writing
 from models.deletion import delete_job
 from models.lifecycle import Actor, JobState
-from models.runs import OPERATOR, TAG, recorded_runs, runs_to_forget
+from models.runs import OPERATOR, TAG, record_run, recorded_runs, runs_to_forget
 from tasks import run_history
 from tasks.dead_runs import bury_dead_runs, drop_late_runs, record_unbegun_runs
+from tasks.run_history import hide_names
 from tests.builders import job_in
 from tests.journeys.one_machine import awaited
 
@@ -109,8 +110,11 @@ def test_a_run_that_ended_before_it_began_goes_with_its_job(
         kept, deleted = (job_in(session, JobState.COMPLETED, name, now) for name in ("kept", "deleted"))
         delete_job(session, deleted, at=now, by=Actor.OPERATOR)
     tags = (TAG, OPERATOR)
+    # Failed: the database was away when it was to open its job.
+    states: list[State[Any]] = [Crashed(), Failed(), Crashed()]
     of_kept, of_deleted, of_none = (
-        made(Crashed(), job=str(job), tags=tags, name="cancel-job") for job in (kept, deleted, uuid4())
+        made(state, job=str(job), tags=tags, name="cancel-job")
+        for state, job in zip(states, (kept, deleted, uuid4()), strict=True)
     )
     of_clock = [made(Cancelled()) for _ in range(3)]
     assert record_unbegun_runs.fn() == 2
@@ -118,3 +122,17 @@ def test_a_run_that_ended_before_it_began_goes_with_its_job(
     with reading() as session:
         assert recorded_runs(session, [of_kept, of_deleted, of_none, *of_clock]) == {of_kept, of_deleted}
         assert runs_to_forget(session, 10) == [of_deleted]
+
+
+def test_a_run_that_failed_before_it_opened_its_job_keeps_no_name(
+    prefect: SyncPrefectClient, made: Made, sqlite: str
+) -> None:
+    """One that is on the job's list goes with it, and keeps what it was asked."""
+    with writing() as session:
+        job_id = job_in(session, JobState.COMPLETED, "named", database_time(session))
+    runs = [made(Failed(), job="s1/g1/named", tags=(TAG, OPERATOR), name="cancel-job") for _ in range(2)]
+    with writing() as session:
+        record_run(session, job_id, runs[0])
+    assert hide_names.fn() >= 1
+    assert hide_names.fn() == 0
+    assert [bool(prefect.read_flow_run(run).parameters) for run in runs] == [True, False]
