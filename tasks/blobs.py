@@ -6,7 +6,7 @@ own: `tasks.drives` runs it. Source: the specification, sections 7 and 9.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice, takewhile
 from pathlib import Path
@@ -300,6 +300,8 @@ class BlobCopier:
         """Stop all threads, and take in what they finished; what no later run goes on with is told."""
         self._way.stop(cancelled=cancelled)
         self._threads.end()
+        # It may be that only the answer is lost: whoever ends the drive looks whether they are in the store.
+        unknown = {order.number for order in self._again}
         while not self._news.empty():
             news = self._news.get_nowait()
             for order, result in [] if isinstance(news, Event) else news:
@@ -308,13 +310,19 @@ class BlobCopier:
                 elif isinstance(result, BlobFailedError):
                     with suppress(StoreError):
                         self._fail(order, result)
+                elif isinstance(result, StoreError):
+                    unknown.add(order.number)
         if cancelled:
-            for order in self._under_way.values():
-                if order.bytes_sent:
-                    self._report(order, None, BlobStatus.FAILED, {})
-            for plan in self._plans:
-                if not plan.over:
-                    plan.end(is_in_store=False)
+            self._give_up_all_but(unknown)
+
+    def _give_up_all_but(self, unknown: Container[int]) -> None:
+        """Let blobs be over that no run goes on with, but for those at these places."""
+        for order in self._under_way.values():
+            if order.bytes_sent and order.number not in unknown:
+                self._report(order, None, BlobStatus.FAILED, {})
+        for number, plan in enumerate(self._plans, self._done):
+            if not plan.over and number not in unknown:
+                plan.end(is_in_store=False)
 
     # -- what is recorded ------------------------------------------------------------------------------
 

@@ -559,21 +559,29 @@ def test_how_long_a_cancel_takes(
     assert max((at for _, at in store_of(data_directory).values()), default=0) <= completed
 
 
-def test_a_blob_that_a_busy_store_does_not_give_back_is_whole_when_a_cancel_is_heard(
-    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["put", "read"])
+def test_a_blob_that_was_written_and_of_which_a_busy_store_says_nothing_is_told_when_a_cancel_is_heard(
+    data_directory: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """It stays, and counts; nobody waits for the store's next answer."""
     monkeypatch.setattr("tasks.way._PAUSES_SECONDS", (600.0,))
     monkeypatch.setenv("DRIVEPOST_COPY_POLL_SECONDS", "0.01")
     job_id = received_job(data_directory, {"S1": {"a": b"a"}})
 
-    def busy(*_: object, **__: object) -> bytes:
+    act, was_busy = getattr(FolderContainer, name), list[str]()
+
+    def busy(container: FolderContainer, path: str, *args: Any, **kwargs: Any) -> Any:
+        told = act(container, path, *args, **kwargs)
+        if path != "a" or was_busy:
+            return told
+        was_busy.append(path)
         with writing() as session:
             request_cancel(session, job_id, at=database_time(session), by=Actor.CUSTOMER)
         raise StoreBusyError("the store is busy: Test")
 
-    monkeypatch.setattr(FolderContainer, "read", busy)
+    monkeypatch.setattr(FolderContainer, name, busy)
     assert import_drives.fn(str(job_id)).is_cancelled()
+    assert was_busy
     assert stored(data_directory) == {"data/a": b"a"}
     assert drive_of(job_id).bytes_succeeded == 1
 
