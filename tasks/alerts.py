@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import httpx
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from pydantic import SecretStr
 
 from models.alerts import (
@@ -28,7 +29,7 @@ from tasks.acts import act
 from tasks.prefect_api import prefect_client
 
 _OLD_ALERTS_MAX: Final = 1_000
-_WEBHOOK_SECONDS_MAX: Final = 10.0
+_ANSWER_SECONDS_MAX: Final = 10.0
 _IN_VAIN_MAX: Final = 3
 _SENDING_SECONDS_MAX: Final = 20.0
 
@@ -131,8 +132,10 @@ def _send_event(alert: Alert) -> bool:
         "resource": {"prefect.resource.id": job},
         "payload": _told(alert),
     }
+    # It is told again a minute later: Prefect's own waits between its tries would add up to minutes for each.
+    hasty = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: _ANSWER_SECONDS_MAX}
     try:
-        with prefect_client() as client:
+        with temporary_settings(hasty), prefect_client() as client:
             client.request("POST", "/events", json=[event])
     except PrefectAwayError:
         return False
@@ -146,8 +149,8 @@ async def _post(alert: Alert, url: str, token: SecretStr) -> bool:
     try:
         # The whole of it has a limit, and the body is not read: an answer may drip for ever.
         async with (
-            asyncio.timeout(_WEBHOOK_SECONDS_MAX),
-            httpx.AsyncClient(timeout=_WEBHOOK_SECONDS_MAX) as client,
+            asyncio.timeout(_ANSWER_SECONDS_MAX),
+            httpx.AsyncClient(timeout=_ANSWER_SECONDS_MAX) as client,
             client.stream("POST", url, json=_told(alert), headers=headers) as answer,
         ):
             return answer.is_success

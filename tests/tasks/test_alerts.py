@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -39,10 +40,14 @@ class Webhook:
                 webhook.heard.append((dict(self.headers), body))
                 self.send_response(webhook.status)
                 self.send_header("Content-Length", "1000" if webhook.drips else "0")
+                self.send_header("Retry-After", "0.01")
                 if webhook.drips == "headers":
                     self.drip()
                 self.end_headers()
                 self.drip()
+
+            def do_GET(self) -> None:
+                self.send_error(404)
 
             def drip(self) -> None:
                 """Go on slowly until nobody listens."""
@@ -217,13 +222,22 @@ def test_a_webhook_whose_answer_never_ends_keeps_nobody_waiting(
     sqlite: str, webhook: Webhook, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its status is enough; one that drips its headers is given up, for all its signs of life."""
-    monkeypatch.setattr("tasks.alerts._WEBHOOK_SECONDS_MAX", 0.5)
+    monkeypatch.setattr("tasks.alerts._ANSWER_SECONDS_MAX", 0.5)
     raise_two()
     webhook.drips = "headers"
     assert send(webhook) == 2
     assert left() == 2
     webhook.drips = "body"
     assert send(webhook) == 0
+
+
+def test_a_prefect_that_is_busy_keeps_nobody_waiting(sqlite: str, webhook: Webhook) -> None:
+    """Each alert is asked for once this time; nothing is lost."""
+    raise_two()
+    webhook.status = 503
+    with temporary_settings({PREFECT_API_URL: webhook.url, PREFECT_CLIENT_MAX_RETRIES: 1}):
+        assert send() == left() == 2
+    assert len(webhook.heard) == 2
 
 
 def test_without_a_webhook_prefect_alone_is_told(sqlite: str, prefect: Prefect) -> None:
