@@ -83,15 +83,6 @@ def _flows_of(client: SyncPrefectClient, runs: list[FlowRun]) -> list[Any]:
     return [client.read_flow(each.flow_id) for each in runs]
 
 
-def test_a_failed_run_of_a_job_keeps_what_it_was_asked(prefect: SyncPrefectClient) -> None:
-    """It is on the list of its job's runs, and names no user."""
-    deployment_id = _deployed("cancel-job")
-    asked = prefect.create_flow_run_from_deployment(deployment_id, parameters={"job": "s1/g1/some-job"})
-    prefect.set_flow_run_state(asked.id, Failed(), force=True)
-    run(prefect, advance_jobs)
-    assert prefect.read_flow_run(asked.id).parameters == {"job": "s1/g1/some-job"}
-
-
 def _deployed(name: str) -> UUID:
     (described,) = [each for each in deployments(Settings()) if each.name == name]
     deployment_id = described.apply()
