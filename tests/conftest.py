@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 _ROOMS: Final = ("house", "models", "tasks", "flows", "deployments", "browser", "journeys")
-_LONG: Final = ("test_chaos.py", "test_up.py", "test_rest_life.py", "test_canaries.py", "test_tour.py")
+_LONG: Final = ("test_chaos.py", "test_up.py", "test_canaries.py", "test_tour.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

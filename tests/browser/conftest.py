@@ -12,9 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright  # noqa: A004  its own, of a wait
 
-from models import database
-from models.key_files import use_ring
-from tests.journeys.one_machine import awaited, environment_of, started
+from tests.journeys.one_machine import awaited, machine_in
 
 _BRING_SECONDS_MAX: Final = 300
 _LOOK_SECONDS_MAX: Final = 60
@@ -51,18 +49,10 @@ def browser(chromium: str) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory, prefect_tables: Path) -> Iterator[Mapping[str, str]]:
     """Start all of Drivepost on one machine, and let tests see its database; gives its settings."""
-    folder = tmp_path_factory.mktemp("portal")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DRIVEPOST_DATA_DIRECTORY", str(folder))
-        # Each run is a process of its own, and the clock's would be most of them.
-        environment = {**environment_of(folder, prefect_tables), "DRIVEPOST_ADVANCE_INTERVAL_SECONDS": "3600"}
-        with started(environment):
-            database.engine.cache_clear()
-            use_ring(None)
-            yield environment
-            database.engine().dispose()
-        database.engine.cache_clear()
-        use_ring(None)
+    # Each run is a process of its own, and the clock's would be most of them.
+    rare = {"DRIVEPOST_ADVANCE_INTERVAL_SECONDS": "3600"}
+    with machine_in(tmp_path_factory.mktemp("portal"), prefect_tables, **rare) as (_, environment):
+        yield environment
 
 
 class Portal:

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from deployments.processes import _free_port
+from models import database
+from models.key_files import use_ring
 
 
 def environment_of(data_directory: Path, prefect_tables: Path) -> dict[str, str]:
@@ -58,10 +61,30 @@ def started(environment: Mapping[str, str], *, in_background: bool = False) -> I
     except BaseException:
         process.kill()
         process.wait()
-        for found in processes_in(environment["DRIVEPOST_DATA_DIRECTORY"]):
-            with suppress(ProcessLookupError):
-                os.kill(found, signal.SIGKILL)
+        _kill_all_in(environment["DRIVEPOST_DATA_DIRECTORY"])
         raise
+
+
+Machine = tuple[subprocess.Popen[str], dict[str, str]]
+
+
+@contextmanager
+def machine_in(folder: Path, prefect_tables: Path, **settings: str) -> Iterator[Machine]:
+    """Start it in an empty folder, for tests that see its database; gives the process and its settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DRIVEPOST_DATA_DIRECTORY", str(folder))
+        environment = {**environment_of(folder, prefect_tables), **settings}
+        try:
+            with started(environment) as process:
+                database.engine.cache_clear()
+                use_ring(None)
+                yield process, environment
+                database.engine().dispose()
+        finally:
+            # Of a test that killed it, or started it again, and failed.
+            _kill_all_in(str(folder))
+        database.engine.cache_clear()
+        use_ring(None)
 
 
 def processes_in(data_directory: str) -> list[int]:
@@ -73,6 +96,12 @@ def processes_in(data_directory: str) -> list[int]:
             if int(process.name) != os.getpid() and setting in (process / "environ").read_bytes():
                 found.append(int(process.name))
     return found
+
+
+def _kill_all_in(data_directory: str) -> None:
+    for found in processes_in(data_directory):
+        with suppress(ProcessLookupError):
+            os.kill(found, signal.SIGKILL)
 
 
 def awaited(look: Callable[[], Any], seconds: float = 60) -> Any:
