@@ -27,6 +27,7 @@ from models.database import reading, writing
 from models.errors import PrefectAwayError
 from models.lifecycle import JobType
 from models.runs import OPERATOR, TAG, recorded_runs, runs_to_forget, strike_run
+from models.turns import turn_to_forget
 from tasks.acts import act
 from tasks.artifacts import empty_artifacts, remove_artifacts
 from tasks.prefect_api import prefect_client
@@ -164,12 +165,18 @@ def forget_runs(runs_max: int, job_id: UUID | None = None, spared: UUID | None =
         spared: the run that is asking; a run cannot delete itself, and is forgotten by advance-jobs.
 
     Returns:
-        How many were forgotten; a run that works, or has only just ended, is left for later.
+        How many were forgotten; a run that works, or has only just ended, is left for later. Where another
+        process forgets runs just now, it is 0, and advance-jobs comes to the rest.
     """
-    with reading() as session:
-        listed = [run for run in runs_to_forget(session, runs_max, job_id) if run != spared]
-    if not listed:
-        return 0
+    with turn_to_forget() as is_ours:
+        if not is_ours:
+            return 0
+        with reading() as session:
+            listed = [run for run in runs_to_forget(session, runs_max, job_id) if run != spared]
+        return _forget_all(listed) if listed else 0
+
+
+def _forget_all(listed: Sequence[UUID]) -> int:
     forgotten = 0
     with prefect_client() as client:
         boards = _of_flow(client, BOARD, listed)
@@ -195,8 +202,12 @@ def forget_earlier_runs(flow: str, flow_run_id: UUID | None) -> int:
     """
     if flow_run_id is None:
         return 0
-    with prefect_client() as client:
-        return sum(_forget_and_strike(client, run) for run in _of_flow(client, flow) if run != flow_run_id)
+    with turn_to_forget() as is_ours:
+        if not is_ours:
+            return 0
+        with prefect_client() as client:
+            earlier = [run for run in _of_flow(client, flow) if run != flow_run_id]
+            return sum(_forget_and_strike(client, run) for run in earlier)
 
 
 def _of_flow(client: SyncPrefectClient, flow: str, of: Sequence[UUID] | None = None) -> list[UUID]:

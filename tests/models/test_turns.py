@@ -7,10 +7,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import pytest
 
-from models.turns import turn_to_advance
+from models.turns import turn_to_advance, turn_to_forget
+from tasks.run_history import forget_earlier_runs, forget_runs
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOLD: Final = """
@@ -32,6 +34,19 @@ def test_a_turn_is_one_holders_at_a_time() -> None:
         raise KeyError
     with turn_to_advance() as fourth:
         assert fourth
+
+
+@pytest.mark.usefixtures("any_database")
+def test_who_forgets_runs_does_so_alone_and_keeps_nobody_from_advancing_jobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others ask Prefect nothing, whatever there is to forget."""
+    monkeypatch.setattr("tasks.run_history.runs_to_forget", lambda *_: [uuid4()])
+    monkeypatch.setattr("tasks.run_history.prefect_client", lambda: pytest.fail("Prefect was asked"))
+    with turn_to_forget() as first, turn_to_advance() as advance:
+        assert (first, advance) == (True, True)
+        assert forget_runs.fn(100) == 0
+        assert forget_earlier_runs.fn("show-board", uuid4()) == 0
 
 
 @pytest.mark.usefixtures("any_database")
