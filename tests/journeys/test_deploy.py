@@ -283,9 +283,8 @@ def test_a_worker_runs_what_the_rest_api_asked_for(
             client.pause_deployment(each.id)
     monkeypatch.setenv("PREFECT_API_URL", str(client.api_url).rstrip("/"))
     Errands()._run("cancel-job", uuid4())
-    (asked,) = [
-        each for each in client.read_flow_runs() if not each.auto_scheduled and each.state_name == "Scheduled"
-    ]
+    deployed = _there(client)["cancel-job"].id
+    (asked,) = [each for each in client.read_flow_runs(limit=200) if each.deployment_id == deployed]
     assert asked.work_queue_name == "operators"
     worker = subprocess.run(
         [

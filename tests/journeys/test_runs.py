@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.logging.handlers import APILogWorker
 from prefect.states import Cancelled
 from sqlmodel import col, select
 
@@ -126,6 +127,8 @@ def test_a_deleted_job_leaves_no_run_log_or_artifact(
     assert deletion.parameters == {}
     assert deletion.state is not None
     assert str(job_id) not in str(deletion.state.message)
+    # Its last words are not to come after it has gone.
+    APILogWorker.drain_all(timeout=10)
     _run(prefect, advance_jobs)
 
     of_run = [run.id for run in (*runs, deletion)]
