@@ -53,7 +53,7 @@ from tests.journeys.api_orders import (
 PROCESSES: Final = 4
 CALLERS: Final = 8
 NAMES: Final = 12
-REQUESTS: Final = 240
+REQUESTS: Final = 400
 REQUESTS_THOROUGH: Final = 10_000
 MEETING: Final = 16
 """So many requests long every second one goes to the same job, so that callers meet there."""
