@@ -33,6 +33,7 @@ from models.lifecycle import Actor, JobState
 from tests.builders import ADDRESS, DRIVE, PACKAGE, job_request
 from tests.deployments.api.conftest import VERSION, Server, serving
 from tests.journeys.api_orders import (
+    BEFORE_PACKAGING,
     CANCELLED,
     CONFLICT,
     NOT_FOUND,
@@ -559,7 +560,8 @@ def test_some_order_of_mixed_requests_explains_every_answer_of_four_processes(
     faults = [f"{name}: {verdict.fault}" for name, verdict in verdicts.items() if verdict.fault]
     assert not faults, "\n\n".join(faults)
     assert len(acts) - moves == requests
-    assert states.keys() == STATES
+    # A few hundred requests come to the ends of a life by chance alone; ten thousand always do.
+    assert STATES >= states.keys() >= (STATES if thorough else BEFORE_PACKAGING)
     assert overlapping > requests // 20
     assert len(shares) == PROCESSES
     assert all(shares)
