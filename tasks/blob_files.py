@@ -13,7 +13,7 @@ from typing import Final
 
 from models.blob_facts import BlobFacts, read_metadata, read_properties
 from models.copy_logs import AttachedStatus, BlobStatus, BlockStatus
-from models.drive_files import find_file, find_folder
+from models.drive_files import find_file, find_folder, read_piece
 from models.errors import DriveError, ManifestError
 from models.manifests import AttachedFile, Blob, Block, PageRange
 from tasks.stores import Part
@@ -177,12 +177,7 @@ def read_part(file: int, part: Part, pieces: Sequence[Piece], first: int) -> byt
         BlobFailedError: it cannot be read, or the file ends within it.
     """
     try:
-        data = os.pread(file, part.length, part.offset)
-        while missing := part.length - len(data):
-            more = os.pread(file, missing, part.offset + len(data))
-            if not more:
-                break
-            data += more
+        data = read_piece(file, part.offset, part.length)
     except OSError:
         raise BlobFailedError(BlobStatus.IO_FAILED, {first: BlockStatus.IO_FAILED}) from None
     if len(data) < part.length:
