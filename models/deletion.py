@@ -3,17 +3,22 @@
 What is left of a deleted job are the ids of its runs, until Prefect has forgotten them, and the receipt.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from functools import cache, lru_cache
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Table, delete, func
+from sqlalchemy import Executable, Row, String, Table, any_, bindparam, delete, func, literal_column, union_all
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session, SQLModel, col, select
 
-from models.batches import among
+import models.alerts  # importing a module of tables makes its tables known
+import models.copies
+import models.drives
+import models.shipping  # noqa: F401  as above
+from models.batches import among, array_of_ids, as_array
 from models.due import is_over
 from models.errors import JobHeldError, JobsNotDeletedError
 from models.jobs import Job, read_job
@@ -137,9 +142,7 @@ def _delete(session: Session, doomed: Mapping[UUID, tuple[Reason, datetime]], at
     job_ids = list(doomed)
     remember_spent_requests(session, job_ids, at=at)
     mark_runs_of_deleted_jobs(session, job_ids)
-    counts = count_rows(session, job_ids)
-    connection = session.connection()
-    connection.execute(delete(Job).where(among(connection, col(Job.id), job_ids)))
+    counts = _delete_rows(session, job_ids)
     begin_receipts(
         session,
         [
@@ -150,24 +153,70 @@ def _delete(session: Session, doomed: Mapping[UUID, tuple[Reason, datetime]], at
     )
 
 
-def count_rows(session: Session, job_ids: Collection[UUID]) -> dict[UUID, dict[str, int]]:
+def _delete_rows(session: Session, job_ids: Collection[UUID]) -> Mapping[UUID, Mapping[str, int]]:
+    """Delete jobs with every row of them; gives what `count_rows` would have told before."""
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        counts = count_rows(session, job_ids)
+        connection.execute(delete(Job).where(among(connection, col(Job.id), job_ids)))
+        return counts
+    session.flush()
+    return _by_table(connection.execute(_deletion_that_counts(), {"ids": as_array(job_ids)}))
+
+
+@cache
+def _deletion_that_counts() -> Executable:
+    """Make the statement that deletes jobs on PostgreSQL and counts what it deletes.
+
+    There it takes less time than to count first, and to leave the rows of each job to the foreign keys.
+    """
+    ids = array_of_ids(bindparam("ids", type_=String))
+    gone = [
+        delete(table)
+        .where(table.columns["job_id"] == any_(ids))
+        .returning(table.columns["job_id"])
+        .cte(f"gone_{table.name}")
+        for table in _tables_of_job()
+    ]
+    rows = union_all(
+        *(select(each.c.job_id, literal_column(str(n)).label("number")) for n, each in enumerate(gone))
+    ).subquery()
+    of_table = [func.count().filter(rows.c.number == literal_column(str(n))) for n in range(len(gone))]
+    jobs = delete(Job).where(col(Job.id) == any_(ids)).returning(col(Job.id)).cte("gone_job")
+    return (
+        select(jobs.c.id, *of_table)
+        .join_from(jobs, rows, rows.c.job_id == jobs.c.id, isouter=True)
+        .group_by(jobs.c.id)
+    )
+
+
+def count_rows(session: Session, job_ids: Collection[UUID]) -> Mapping[UUID, Mapping[str, int]]:
     """Count the rows of jobs in every table whose rows go with their job: job id -> table -> rows, 1 or more."""
     session.flush()
     connection = session.connection()
-    tables = _tables_of_job()
-    of_job = [select(func.count()).where(table.columns["job_id"] == col(Job.id)) for table in tables]
-    rows = connection.execute(
-        select(col(Job.id), *(each.scalar_subquery() for each in of_job)).where(
-            among(connection, col(Job.id), job_ids)
+    of_job = [select(func.count()).where(table.columns["job_id"] == col(Job.id)) for table in _tables_of_job()]
+    return _by_table(
+        connection.execute(
+            select(col(Job.id), *(each.scalar_subquery() for each in of_job)).where(
+                among(connection, col(Job.id), job_ids)
+            )
         )
     )
-    names = [table.name for table in tables]
-    return {
-        job_id: {"job": 1, **{name: count for name, count in zip(names, counted, strict=True) if count}}
-        for job_id, *counted in rows
-    }
 
 
+def _by_table(rows: Iterable[Row[Any]]) -> Mapping[UUID, Mapping[str, int]]:
+    """Name what was counted of each job, table by table in their order."""
+    return {job_id: _named(tuple(counted)) for job_id, *counted in rows}
+
+
+@lru_cache(1024)
+def _named(counted: tuple[int, ...]) -> Mapping[str, int]:
+    """Name numbers of rows by their table; one and the same for the many jobs that have as many of each."""
+    names = [table.name for table in _tables_of_job()]
+    return {"job": 1, **{name: count for name, count in zip(names, counted, strict=True) if count}}
+
+
+@cache
 def _tables_of_job() -> Sequence[Table]:
     """Tell which tables have rows that go with their job; runs stay until Prefect has forgotten them."""
     tables = SQLModel.metadata.sorted_tables

@@ -1,5 +1,7 @@
 """Deletions leave a receipt each: with the rows there were, why, since when; refused ones leave nothing."""
 
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from itertools import product
 from typing import Any, Final
@@ -91,6 +93,26 @@ def test_a_table_without_a_row_is_not_counted(any_database: str) -> None:
         assert count_rows(session, [job_id]) == {job_id: before}
     delete(job_id)
     assert entries()[0].counts == before == {"job": 1, "drive": 1, "job_event": 1}
+
+
+def test_what_else_a_process_imports_changes_no_count(any_database: str) -> None:
+    """One that imports the deletion alone still counts in every table of the job."""
+    with writing() as session:
+        job_id = job_in(session, JobState.COMPLETED, "job1")
+        with_every_row(session, job_id)
+        before = rows_of(session, job_id)
+        del before["job_run"]
+    assert all(before.values())
+    alone = f"""
+from uuid import UUID
+from models.deletion import delete_job
+from models.database import database_time, writing
+from models.lifecycle import Actor
+with writing() as session:
+    delete_job(session, UUID("{job_id}"), at=database_time(session), by=Actor.OPERATOR)
+"""
+    subprocess.run([sys.executable, "-c", alone], check=True)
+    assert entries()[0].counts == before
 
 
 @pytest.mark.parametrize("state", SERVICE_DELETES)
