@@ -137,14 +137,26 @@ def database_time(session: Session) -> datetime:
     return moment.astimezone(UTC)
 
 
-def writes_of_others(session: Session) -> int:
-    """Tell a number that is another one when others have committed since this connection last asked.
+def acts_of_others(session: Session) -> int:
+    """Tell a number that is another one when others were at work since this connection last asked.
 
-    On PostgreSQL, where writers do not wait for each other, it is always the same.
+    On SQLite: when they committed. On PostgreSQL: when they began or ended a statement, on this database and with
+    a login of ours.
     """
-    if session.get_bind().dialect.name != "sqlite":
-        return 0
-    return int(session.connection().exec_driver_sql("PRAGMA data_version").scalar_one())
+    if session.get_bind().dialect.name == "sqlite":
+        return int(session.connection().exec_driver_sql("PRAGMA data_version").scalar_one())
+    return int(session.connection().scalar(_LAST_ACT_OF_OTHERS) or 0)
+
+
+def does_one_write_at_a_time() -> bool:
+    """Tell whether who writes waits until nobody else does, as on SQLite."""
+    return engine().dialect.name == "sqlite"
+
+
+_LAST_ACT_OF_OTHERS: Final = text("""
+    SELECT CAST(extract(epoch FROM max(state_change)) * 1000000 AS bigint) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+""")
 
 
 def _alembic(url: str) -> Config:

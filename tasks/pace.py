@@ -4,21 +4,23 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-_ALONE_SECONDS: Final = 0.1
-_ALONE_ROWS_MIN: Final = 100
-_SHARED_SECONDS: Final = 0.008
-_SHARED_ROWS_MIN: Final = 20
+_ALONE: Final = (0.1, 100)
+"""Seconds that a batch takes, and how many rows it has though they take longer: fewer do not pay for it."""
+
+_SHARED: Final = (0.03, 100)
+_WAITED_FOR: Final = (0.008, 20)
 _SHARED_FOR_SECONDS: Final = 2.0
 
 
 class Pace:
-    """Batches that take about a tenth of a second; while others write, so little that they hardly notice.
+    """Batches that take about a tenth of a second; while others are at work, so little that they hardly notice.
 
-    Others are noticed on SQLite alone, where one writes at a time and who waits looks again only now and then: a
-    batch is short there while others write, and is followed by a pause as long.
+    Then a batch is short and is followed by a pause as long. Where one writes at a time it is shorter still: who
+    waits there looks again only now and then.
 
     Args:
         rows_max: of a batch.
+        one_at_a_time: who else writes waits until a batch is over.
         clock: gives seconds.
         sleep: waits for so many seconds.
     """
@@ -26,13 +28,16 @@ class Pace:
     def __init__(
         self,
         rows_max: int,
+        *,
+        one_at_a_time: bool = False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._rows_max = rows_max
-        self._rows = float(_ALONE_ROWS_MIN)
+        self._rows = float(_ALONE[1])
+        self._shared = _WAITED_FOR if one_at_a_time else _SHARED
         self._clock, self._sleep = clock, sleep
-        self._others_writes: int | None = None
+        self._others_acts: int | None = None
         self._shared_until = 0.0
         self._began = clock()
 
@@ -45,16 +50,16 @@ class Pace:
         """Say that a batch begins: that nobody else is waited for any more."""
         self._began = self._clock()
 
-    def end(self, others_writes: int) -> None:
-        """Say that a batch of `rows` is over, and what `writes_of_others` told in it; pauses if others write."""
+    def end(self, others_acts: int) -> None:
+        """Say that a batch of `rows` is over, and what `acts_of_others` told in it; pauses if there are others."""
         now = self._clock()
-        if self._others_writes not in {None, others_writes}:
+        if self._others_acts not in {None, others_acts}:
             self._shared_until = now + _SHARED_FOR_SECONDS
-        self._others_writes = others_writes
+        self._others_acts = others_acts
         is_shared = now < self._shared_until
         took = max(now - self._began, 1e-6)
-        seconds, least = (_SHARED_SECONDS, _SHARED_ROWS_MIN) if is_shared else (_ALONE_SECONDS, _ALONE_ROWS_MIN)
+        seconds, least = self._shared if is_shared else _ALONE
         # Down at once, up by steps: the next batch may be of larger jobs.
         self._rows = max(least, min(self.rows * seconds / took, 2.0 * self.rows))
         if is_shared:
-            self._sleep(min(took, _ALONE_SECONDS))
+            self._sleep(min(took, _ALONE[0]))

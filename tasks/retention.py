@@ -7,7 +7,14 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from models.database import database_time, reading, return_free_pages, writes_of_others, writing
+from models.database import (
+    acts_of_others,
+    database_time,
+    does_one_write_at_a_time,
+    reading,
+    return_free_pages,
+    writing,
+)
 from models.deletion import Expired, count_expired_jobs, delete_expired_jobs, expired_jobs
 from models.due import Due, count_held_due, due_by_day, oldest_expired
 from models.errors import JobsNotDeletedError
@@ -88,7 +95,7 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int, stuck: Collecti
 
 
 def _delete_batches(sweep: Sweep, at: datetime, batch_rows: int, rows_max: int, stuck: Collection[UUID]) -> None:
-    pace = Pace(batch_rows)
+    pace = Pace(batch_rows, one_at_a_time=does_one_write_at_a_time())
     careful_rows = batch_rows
     while rows_max > 0:
         batch = min(pace.rows, careful_rows, rows_max)
@@ -98,7 +105,7 @@ def _delete_batches(sweep: Sweep, at: datetime, batch_rows: int, rows_max: int, 
                 deleted = delete_expired_jobs(
                     session, at, batch, now=database_time(session), but={*stuck, *sweep.stuck}
                 )
-                others = writes_of_others(session)
+                others = acts_of_others(session)
         except JobsNotDeletedError as error:
             if len(error.job_ids) == 1:
                 sweep.stuck[error.job_ids[0]] = error.reason
