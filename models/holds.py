@@ -1,7 +1,7 @@
 """Legal holds: a job that may be evidence is not deleted, whoever asks, until an operator releases it.
 
-The database itself keeps a held job (a trigger of migration 0005); what is here tells why it stays, before
-anybody runs into that.
+The database itself keeps a held job (triggers of migrations 0005 and 0006); what is here tells why it stays,
+before anybody runs into that.
 """
 
 from datetime import datetime

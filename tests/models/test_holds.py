@@ -183,6 +183,27 @@ def test_sqlite_does_not_replace_a_held_job_away(sqlite: str, act: str, column: 
         shell.rollback()
 
 
+@pytest.mark.parametrize("act", ["INSERT", "UPDATE"])
+def test_sqlite_does_not_give_the_row_of_a_held_job_to_another(sqlite: str, act: str) -> None:
+    """By its number; the row of a job that is not held is given away."""
+    job_id = held_job()
+    with writing() as session:
+        other = job_in(session, JobState.COMPLETED, "other")
+    with closing(sqlite3.connect(sqlite.removeprefix("sqlite:///"))) as shell:
+        (number,) = shell.execute("SELECT rowid FROM job WHERE id = ?", [job_id.hex]).fetchone()
+        names = ", ".join(row[1] for row in shell.execute("PRAGMA table_info(job)"))
+        replaced = f"INSERT OR REPLACE INTO job (rowid, {names}) SELECT ?, {names} FROM job WHERE id = ?"  # noqa: S608  names of columns
+        statement = replaced if act == "INSERT" else "UPDATE OR REPLACE job SET rowid = ? WHERE id = ?"
+        for _ in range(2):
+            with pytest.raises(sqlite3.Error, match="JobHeld"):
+                shell.execute(statement, [number, other.hex])
+            shell.rollback()
+        assert rows(job_id)["job"] == 1
+        released(job_id)
+        shell.execute(statement, [number, other.hex])
+        shell.rollback()
+
+
 CHANGES: Final = {
     "driveList": [{**DRIVE, "driveId": "another"}],
     "returnAddress": {**ADDRESS, "city": "Elsewhere"},
