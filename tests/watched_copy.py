@@ -7,6 +7,7 @@ for each request, `+ blob part time` when it begins and `- blob part time` when 
 the machine's monotonic clock; `=` says that the store had it already.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -116,6 +117,9 @@ def serve(ends: Sequence[str], environment: Mapping[str, str]) -> None:
 def main() -> None:
     """For each line that comes in, which tells its ends and its environment, fork a process that copies."""
     plain_acts()
+    # What is imported stays: no child is to look for garbage among it.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while line := os.read(0, 1 << 20):
         if child := os.fork():

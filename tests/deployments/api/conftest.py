@@ -74,8 +74,12 @@ def serving(folder: Path, **environment: str) -> Iterator[Server]:
 
 
 _FORKER: Final = """
-import json, os, runpy, signal, sys, traceback
+import gc, json, os, runpy, signal, sys, traceback
+gc.disable()
 import deployments.api.application
+gc.collect()
+gc.freeze()
+gc.enable()
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
     told = json.loads(line)
