@@ -722,7 +722,7 @@ VARIES: Final[dict[str, Callable[[World], None]]] = {
 
 @pytest.fixture
 def new_world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_directory: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_directory: Path, sqlite: str
 ) -> Iterator[Callable[[], World]]:
     """Make a world of its own, as often as called; all begin with the same empty tables."""
     monkeypatch.setattr("models.manifests.BLOCK_BYTES_MAX", 10)
@@ -736,9 +736,6 @@ def new_world(
         "_prepare_sqlite",
         lambda connection, record: (prepare(connection, record), connection.execute("PRAGMA synchronous = OFF")),
     )
-    database.engine.cache_clear()
-    database.upgrade(Settings().database)
-    use_ring(None)
     made: list[World] = []
     inner = pytest.MonkeyPatch()
 
