@@ -8,13 +8,14 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from pydantic_settings import SettingsError as NoJsonError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from models.errors import SettingsError
 from models.setting_checks import STORE_OPTIONS, begins_with, fault_of, is_cron, is_store_address
+from models.setting_sources import EnvironmentSettings
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -24,7 +25,7 @@ LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _DRIVERS: Final = frozenset({"sqlite", "postgres", "postgresql", "postgresql+psycopg"})
 
 
-class _Fields(BaseSettings):
+class _Fields(EnvironmentSettings):
     """What can be set. Units stand in the names."""
 
     model_config = SettingsConfigDict(

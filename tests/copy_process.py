@@ -1,10 +1,16 @@
 """A copy in a process of its own, and what it sent."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -36,18 +42,38 @@ class Request:
     at: int
 
 
+@cache
+def _forker() -> "subprocess.Popen[str]":
+    # It ends with the tests, whose end closes its input.
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.watched_copy"],
+        cwd=_ROOT,
+        env={**os.environ, "PREFECT_LOGGING_LEVEL": "ERROR"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 class CopyProcess:
-    """Copies jobs one after the other, each in a child of one process that has all modules already."""
+    """Copies jobs one after the other, each in a child of one process that has all modules already.
+
+    It has the environment of the moment when it is entered.
+    """
 
     def __enter__(self) -> Self:
         """Start it."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.watched_copy"],
-            cwd=_ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._folder = TemporaryDirectory(prefix="drivepost-copies-")
+        ends = [Path(self._folder.name) / name for name in ("told", "said")]
+        for end in ends:
+            os.mkfifo(end)
+        forker = _forker()
+        assert forker.stdin
+        assert forker.stdout
+        told = {"ends": list(map(str, ends)), "environment": dict(os.environ)}
+        print(json.dumps(told), file=forker.stdin, flush=True)
+        self._process = int(forker.stdout.readline())
+        self._told, self._said = ends[0].open("w", encoding="utf-8"), ends[1].open(encoding="utf-8")
         assert self._line() == "ready"
         return self
 
@@ -55,12 +81,15 @@ class CopyProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End it; a copy that it began has ended by then, or ends with it."""
-        self._process.kill()
-        self._process.wait()
+        with suppress(ProcessLookupError):
+            os.kill(self._process, signal.SIGKILL)
+        self._said.close()
+        with suppress(BrokenPipeError):
+            self._told.close()
+        self._folder.cleanup()
 
     def _line(self) -> str:
-        assert self._process.stdout
-        return self._process.stdout.readline().strip()
+        return self._said.readline().strip()
 
     def begin(self, job_id: UUID, log: Path, kill_at: int = 0, delay: float = 0) -> int:
         """Begin to copy a job; gives the process that does.
@@ -71,8 +100,7 @@ class CopyProcess:
             kill_at: after how many lines of the log it kills itself; 0 is never.
             delay: how much later, seconds.
         """
-        assert self._process.stdin
-        print(job_id, log, kill_at, delay, file=self._process.stdin, flush=True)
+        print(job_id, log, kill_at, delay, file=self._told, flush=True)
         return int(self._line())
 
     def end(self) -> "Ended":

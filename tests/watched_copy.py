@@ -1,12 +1,15 @@
 """Copies jobs, and writes down every request that brings bytes into the store.
 
-Run by `tests.copy_process`, so that it can be killed and stopped. Each line of its input is a job, a log, after
+Run by `tests.copy_process`, so that it can be killed and stopped. All is imported once, and every process that
+copies is forked from that: importing takes longer than most copies. Each line of its input is a job, a log, after
 how many lines of the log the copy kills itself (0 is never), and after how many seconds more. The log has one line
 for each request, `+ blob part time` when it begins and `- blob part time` when it is answered, in nanoseconds of
 the machine's monotonic clock; `=` says that the store had it already.
 """
 
+import gc
 import importlib
+import json
 import os
 import pkgutil
 import resource
@@ -14,14 +17,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from prefect import Task
 
 import flows
 from flows.import_drives import import_drives
-from tasks import containers
+from tasks import azure_store, containers, s3_store  # noqa: F401  slow to import, and most copies here need one
 from tasks.containers import open_container
 from tasks.stores import Container, Part
 
@@ -93,9 +97,13 @@ def copy(job: str, log: str, kill_at: int = 0, delay: float = 0) -> int:
     return 0 if ended.is_completed() else 1
 
 
-def main() -> None:
-    """Do as the command line says; for as many jobs as lines come in, each in a process of its own."""
-    plain_acts()
+def serve(ends: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Copy as many jobs as lines come in at the first end, each in a process of its own; tell at the second."""
+    os.environ.clear()
+    os.environ.update(environment)
+    told, said = (os.open(end, how) for end, how in zip(ends, (os.O_RDONLY, os.O_WRONLY), strict=True))
+    os.dup2(told, 0)
+    os.dup2(said, 1)
     print("ready", flush=True)  # noqa: T201  to whoever started it
     for line in sys.stdin:
         job, log, kill_at, delay = line.split()
@@ -104,6 +112,23 @@ def main() -> None:
             os._exit(copy(job, log, int(kill_at), float(delay)))
         print(child, flush=True)  # noqa: T201
         print(f"ended {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}", flush=True)  # noqa: T201
+
+
+def main() -> None:
+    """For each line that comes in, which tells its ends and its environment, fork a process that copies."""
+    plain_acts()
+    # What is imported stays: no child is to look for garbage among it.
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while line := os.read(0, 1 << 20):
+        if child := os.fork():
+            print(child, flush=True)  # noqa: T201  to whoever started it
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        with suppress(KeyboardInterrupt):
+            serve(**json.loads(line))
+        os._exit(0)
 
 
 if __name__ == "__main__":

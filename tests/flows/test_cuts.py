@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 from uuid import UUID
 
@@ -190,6 +191,25 @@ class World:
                 return step()
             except Cut:
                 return None
+
+    def keep(self) -> Callable[[], None]:
+        """Keep it as it is now, prepared for a run; gives what brings it back.
+
+        To prepare it for every cut anew would be more than half of the work.
+        """
+        kept = self.folder.with_name(f"{self.folder.name}, kept")
+        # The last connection that is closed leaves nothing beside the database's file.
+        database.engine().dispose()
+        shutil.copytree(self.folder, kept)
+
+        def bring_back() -> None:
+            database.engine().dispose()
+            database.engine.cache_clear()
+            shutil.rmtree(self.folder)
+            shutil.copytree(kept, self.folder)
+            use_ring(None)
+
+        return bring_back
 
     def end(self) -> dict[str, Any]:
         """Take down what is: rows without ids and times, the store, the intake."""
@@ -388,12 +408,15 @@ def of_import_drives_cancelled(world: World) -> Callable[[], State[Any]]:
     """The copy hears of a cancel after a while."""
     job_id = _two_drives(world)
     world.monkeypatch.setenv("DRIVEPOST_COPY_POLL_SECONDS", "0.01")
-    write, written = _FolderUpload.write, 0
+    write, lock = _FolderUpload.write, Lock()
+    # With the world it is brought back to what it was.
+    written = world.folder / "written"
 
     def cancel_at_second(upload: _FolderUpload, part: Part, data: bytes) -> bool:
-        nonlocal written
-        written += 1
-        if written == 2:
+        with lock, written.open("a") as count:
+            count.write(".")
+            is_second = count.tell() == 2
+        if is_second:
             with writing() as session:
                 request_cancel(session, job_id, at=database_time(session), by=Actor.CUSTOMER)
         return write(upload, part, data)
@@ -699,7 +722,7 @@ VARIES: Final[dict[str, Callable[[World], None]]] = {
 
 @pytest.fixture
 def new_world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_directory: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_directory: Path, sqlite: str
 ) -> Iterator[Callable[[], World]]:
     """Make a world of its own, as often as called; all begin with the same empty tables."""
     monkeypatch.setattr("models.manifests.BLOCK_BYTES_MAX", 10)
@@ -713,9 +736,6 @@ def new_world(
         "_prepare_sqlite",
         lambda connection, record: (prepare(connection, record), connection.execute("PRAGMA synchronous = OFF")),
     )
-    database.engine.cache_clear()
-    database.upgrade(Settings().database)
-    use_ring(None)
     made: list[World] = []
     inner = pytest.MonkeyPatch()
 
@@ -748,8 +768,10 @@ def test_a_flow_cut_anywhere_ends_the_same_when_run_again(
 ) -> None:
     """Before and after each act, and each write inside of one; rows, store and intake are compared."""
     world = new_world()
+    step = WAYS[way](world)
+    bring_back = world.keep()
     uncut = Cutter()
-    ended = world.run(WAYS[way](world), uncut)
+    ended = world.run(step, uncut)
     assert ended is not None
     wanted = world.end()
     print(f"\n{way}: {len(uncut.points)} points, ends {ended.name}")  # noqa: T201  a figure to be read
@@ -757,8 +779,7 @@ def test_a_flow_cut_anywhere_ends_the_same_when_run_again(
     for at in range(2 * len(uncut.points)):
         if not (thorough or uncut.points[at // 2] in acts or at % 97 == 0):
             continue  # inside of acts a sample will do
-        world = new_world()
-        step = WAYS[way](world)
+        bring_back()
         cutter = Cutter(at)
         if world.run(step, cutter) is not None:
             # Threads are not always as fast, so a run may come to a point less.

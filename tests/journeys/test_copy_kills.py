@@ -10,14 +10,16 @@ from typing import Final
 from uuid import UUID
 
 import pytest
+from sqlmodel import col, select
 
 from models.copies import DriveCopy
 from models.copy_logs import BlobStatus, BlockStatus, DispositionStatus, DriveStatus, read_copy_log
 from models.database import reading
+from models.events import JobEvent
 from models.jobs import read_job
 from models.lifecycle import JobState
 from models.manifests import BLOCK_BYTES_MAX
-from tests.builders import Listed, drive_of, random_bytes, received_by_hand, run_out
+from tests.builders import Listed, drive_of, random_bytes, received_by_hand, run_out, stored
 from tests.copy_process import CopyProcess, requests_of
 from tests.posted_stores import KINDS, PostedStore, posted_store
 
@@ -89,7 +91,7 @@ def test_a_copy_killed_anywhere_sends_again_only_what_was_under_way(
                 break
             assert code == -9
             kills += 1
-        assert_ended_well(store, job_id, jobs, blobs)
+        assert_ended_well(store, data_directory, job_id, jobs, blobs)
         assert_nothing_lies_aside(store, recorded, kills)
     with capsys.disabled():
         print(  # noqa: T201  a figure to be read
@@ -112,17 +114,25 @@ def assert_nothing_lies_aside(store: PostedStore, recorded: set[str], kills: int
     assert len(left) <= (kills * len(BIG) if store.address.startswith("s3:") else 0)
 
 
-def assert_ended_well(store: PostedStore, job_id: UUID, job: int, blobs: list[Listed]) -> None:
+def assert_ended_well(
+    store: PostedStore, data_directory: Path, job_id: UUID, job: int, blobs: list[Listed]
+) -> None:
     """See that the store equals the source, and that the logs add up."""
     whole = {each.path.removeprefix("data/"): each.data for each in reversed(blobs) if each.on_drive is None}
     whole[f"{job}/00 (2)"] = b"renamed"
     found = {name: data for name, data in store.blobs().items() if name.startswith(f"{job}/")}
     assert found == whole
+    if store.address.startswith("file:"):
+        # Those too that the store itself would not list.
+        assert {path for path in stored(data_directory) if path.startswith(f"data/{job}/")} == {
+            f"data/{path}" for path in whole
+        }
     with reading() as session:
         assert read_job(session, job_id).state is JobState.PACKAGING
     drive, total = drive_of(job_id), sum(map(len, whole.values()))
     assert (drive.bytes_succeeded, drive.bytes_total) == (total, total + len(b"in the manifest"))
     assert drive.copy_status is DriveStatus.COMPLETED_WITH_ERRORS
+    assert_moved_once(job_id)
     (verbose,) = [data for name, data in store.logs("verbose").items() if f"/job{job}_" in f"/{name}"]
     told = Counter((blob.status, blob.disposition_status) for blob in read_copy_log(BytesIO(verbose)).blobs)
     assert told == {
@@ -130,6 +140,18 @@ def assert_ended_well(store: PostedStore, job_id: UUID, job: int, blobs: list[Li
         (BlobStatus.COMPLETED, DispositionStatus.RENAMED): 1,
         (BlobStatus.COMPLETED_WITH_ERRORS, DispositionStatus.CANCELLED): 1,
     }
+
+
+def assert_moved_once(job_id: UUID) -> None:
+    """See that the job came one way to Packaging, and its drive once to its end."""
+    with reading() as session:
+        events = session.exec(select(JobEvent).where(col(JobEvent.job_id) == job_id)).all()
+    moves = Counter(str(event.target) for event in events if event.drive_number is None)
+    assert (moves["Transferring"], moves["Packaging"]) == (1, 1)
+    ends = [
+        event.target for event in events if event.drive_number == 1 and str(event.target).startswith("Completed")
+    ]
+    assert len(ends) == 1
 
 
 def test_a_file_that_changed_between_two_runs_is_told(

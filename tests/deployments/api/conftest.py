@@ -74,8 +74,12 @@ def serving(folder: Path, **environment: str) -> Iterator[Server]:
 
 
 _FORKER: Final = """
-import json, os, runpy, signal, sys, traceback
+import gc, json, os, runpy, signal, sys, traceback
+gc.disable()
 import deployments.api.application
+gc.collect()
+gc.freeze()
+gc.enable()
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
     told = json.loads(line)
@@ -135,12 +139,18 @@ def sqlite_server(sqlite: str, tmp_path: Path) -> Iterator[Server]:
         yield served
 
 
+@cache
+def _first_key() -> rsa.RSAPrivateKey:
+    # Making one takes longer than most tests of what it signs; who wants another makes it.
+    return rsa.generate_private_key(65537, 2048)
+
+
 @dataclass(slots=True)
 class Issuer:
     """An OIDC issuer of the test's own: signs tokens, and shows its keys at an address on the loopback."""
 
     url: str = ""
-    key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
+    key: rsa.RSAPrivateKey = field(default_factory=_first_key)
     key_id: str = "key-1"
     asked: int = 0
     is_away: bool = False
