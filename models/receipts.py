@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -225,19 +224,13 @@ def _as_stored(entry: Mapping[str, Any]) -> list[bytes]:
         entry["step"],
         _as_text(entry["due_at"]),
         _as_text(entry["at"]),
-        _as_json(*entry["counts"].items()),
+        json.dumps(entry["counts"]),
     )
     return [each.encode() for each in told]
 
 
 def _as_text(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-
-
-@lru_cache(1024)
-def _as_json(*counts: tuple[str, int]) -> str:
-    """Tell counts, which are the same for very many jobs."""
-    return json.dumps(dict(counts))
 
 
 def _hash(before: bytes, number: int, stored: Sequence[bytes]) -> bytes:
