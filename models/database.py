@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -50,7 +50,9 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
                 Path(database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             except OSError as error:
                 raise DatabaseError(f"the database's folder cannot be made: {error.strerror}") from None
-        opened = create_engine(url, hide_parameters=True, connect_args={"timeout": wait_seconds_max})
+        opened = create_engine(
+            url, hide_parameters=True, pool_use_lifo=True, connect_args={"timeout": wait_seconds_max}
+        )
         event.listen(opened, "connect", _prepare_sqlite)
         event.listen(opened, "begin", _begin_sqlite)
         return opened
@@ -58,6 +60,8 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
     opened = create_engine(
         url,
         hide_parameters=True,
+        # The same connection again and again: `acts_of_others` would take another one of ours for somebody else.
+        pool_use_lifo=True,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
         connect_args={"connect_timeout": _CONNECT_SECONDS_MAX},
@@ -137,15 +141,17 @@ def database_time(session: Session) -> datetime:
     return moment.astimezone(UTC)
 
 
-def acts_of_others(session: Session) -> int:
-    """Tell a number that is another one when others were at work since this connection last asked.
+def acts_of_others() -> int:
+    """Tell a number that is another one when others were at work since this process last asked.
 
     On SQLite: when they committed. On PostgreSQL: when they began or ended a statement, on this database and with
-    a login of ours.
+    a login of ours; always the same where we may not see that.
     """
-    if session.get_bind().dialect.name == "sqlite":
-        return int(session.connection().exec_driver_sql("PRAGMA data_version").scalar_one())
-    return int(session.connection().scalar(_LAST_ACT_OF_OTHERS) or 0)
+    with suppress(DBAPIError), reading() as session:
+        if session.get_bind().dialect.name == "sqlite":
+            return int(session.connection().exec_driver_sql("PRAGMA data_version").scalar_one())
+        return int(session.connection().scalar(_LAST_ACT_OF_OTHERS) or 0)
+    return 0
 
 
 def does_one_write_at_a_time() -> bool:

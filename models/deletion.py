@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -154,14 +155,22 @@ def _delete(session: Session, doomed: Mapping[UUID, tuple[Reason, datetime]], at
 
 
 def _delete_rows(session: Session, job_ids: Collection[UUID]) -> Mapping[UUID, Mapping[str, int]]:
-    """Delete jobs with every row of them; gives what `count_rows` would have told before."""
+    """Delete jobs with every row of them; gives the rows by job and table, as `count_rows` tells them.
+
+    Raises:
+        JobsNotDeletedError: the database kept one without a word, as a trigger of somebody else's may.
+    """
     connection = session.connection()
     if connection.dialect.name == "sqlite":
         counts = count_rows(session, job_ids)
-        connection.execute(delete(Job).where(among(connection, col(Job.id), job_ids)))
-        return counts
-    session.flush()
-    return _by_table(connection.execute(_deletion_that_counts(), {"ids": as_array(job_ids)}))
+        gone = connection.execute(delete(Job).where(among(connection, col(Job.id), job_ids))).rowcount
+    else:
+        session.flush()
+        counts = _by_table(connection.execute(_deletion_that_counts(), {"ids": as_array(job_ids)}))
+        gone = len(counts)
+    if gone < len(job_ids):
+        raise JobsNotDeletedError(list(job_ids), "KeptWithoutAnError")
+    return counts
 
 
 @cache
@@ -213,7 +222,8 @@ def _by_table(rows: Iterable[Row[Any]]) -> Mapping[UUID, Mapping[str, int]]:
 def _named(counted: tuple[int, ...]) -> Mapping[str, int]:
     """Name numbers of rows by their table; one and the same for the many jobs that have as many of each."""
     names = [table.name for table in _tables_of_job()]
-    return {"job": 1, **{name: count for name, count in zip(names, counted, strict=True) if count}}
+    named = {name: count for name, count in zip(names, counted, strict=True) if count}
+    return MappingProxyType({"job": 1, **named})
 
 
 @cache

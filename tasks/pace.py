@@ -2,13 +2,19 @@
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
-_ALONE: Final = (0.1, 100)
-"""Seconds that a batch takes, and how many rows it has though they take longer: fewer do not pay for it."""
 
-_SHARED: Final = (0.03, 100)
-_WAITED_FOR: Final = (0.008, 20)
+class _Size(NamedTuple):
+    """Of a batch: how long it takes, and how many rows it has though they take longer: fewer do not pay for it."""
+
+    seconds: float
+    rows_min: int
+
+
+_ALONE: Final = _Size(0.1, 100)
+_SHARED: Final = _Size(0.03, 100)
+_WAITED_FOR: Final = _Size(0.008, 20)
 _SHARED_FOR_SECONDS: Final = 2.0
 
 
@@ -34,7 +40,7 @@ class Pace:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._rows_max = rows_max
-        self._rows = float(_ALONE[1])
+        self._rows = float(_ALONE.rows_min)
         self._shared = _WAITED_FOR if one_at_a_time else _SHARED
         self._clock, self._sleep = clock, sleep
         self._others_acts: int | None = None
@@ -58,8 +64,8 @@ class Pace:
         self._others_acts = others_acts
         is_shared = now < self._shared_until
         took = max(now - self._began, 1e-6)
-        seconds, least = self._shared if is_shared else _ALONE
+        size = self._shared if is_shared else _ALONE
         # Down at once, up by steps: the next batch may be of larger jobs.
-        self._rows = max(least, min(self.rows * seconds / took, 2.0 * self.rows))
+        self._rows = max(size.rows_min, min(self.rows * size.seconds / took, 2.0 * self.rows))
         if is_shared:
-            self._sleep(min(took, _ALONE[0]))
+            self._sleep(min(took, _ALONE.seconds))

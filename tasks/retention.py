@@ -105,7 +105,6 @@ def _delete_batches(sweep: Sweep, at: datetime, batch_rows: int, rows_max: int, 
                 deleted = delete_expired_jobs(
                     session, at, batch, now=database_time(session), but={*stuck, *sweep.stuck}
                 )
-                others = acts_of_others(session)
         except JobsNotDeletedError as error:
             if len(error.job_ids) == 1:
                 sweep.stuck[error.job_ids[0]] = error.reason
@@ -122,7 +121,7 @@ def _delete_batches(sweep: Sweep, at: datetime, batch_rows: int, rows_max: int, 
         rows_max -= batch
         # Where one is stuck the next often is: trust comes back little by little.
         careful_rows = min(2 * careful_rows, batch_rows)
-        pace.end(others)
+        pace.end(acts_of_others())
 
 
 @act

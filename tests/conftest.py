@@ -15,7 +15,8 @@ from typing import Final
 from uuid import uuid4
 
 # A fifth of all work was to look for garbage among what is imported once and stays.
-gc.disable()
+if "PYTEST_XDIST_WORKER" in os.environ:
+    gc.disable()
 
 # Before anything of Prefect is imported: its files are nowhere near the user's own.
 _PREFECT_HOME = tempfile.TemporaryDirectory(prefix="drivepost-tests-")

@@ -121,7 +121,9 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while line := os.read(0, 1 << 20):
+    # Unbuffered, so that no child takes along what is meant for the next.
+    told = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  as long as the process
+    while line := told.readline():
         if child := os.fork():
             print(child, flush=True)  # noqa: T201  to whoever started it
             continue

@@ -133,6 +133,7 @@ def assert_ended_well(
     assert (drive.bytes_succeeded, drive.bytes_total) == (total, total + len(b"in the manifest"))
     assert drive.copy_status is DriveStatus.COMPLETED_WITH_ERRORS
     assert_moved_once(job_id)
+    assert len([name for name in store.logs("error") if f"/job{job}_" in f"/{name}"]) == 1
     (verbose,) = [data for name, data in store.logs("verbose").items() if f"/job{job}_" in f"/{name}"]
     told = Counter((blob.status, blob.disposition_status) for blob in read_copy_log(BytesIO(verbose)).blobs)
     assert told == {
@@ -151,7 +152,7 @@ def assert_moved_once(job_id: UUID) -> None:
     ends = [
         event.target for event in events if event.drive_number == 1 and str(event.target).startswith("Completed")
     ]
-    assert len(ends) == 1
+    assert ends == ["CompletedMoreInfo"]
 
 
 def test_a_file_that_changed_between_two_runs_is_told(
