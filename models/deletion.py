@@ -3,15 +3,15 @@
 What is left of a deleted job are the ids of its runs, until Prefect has forgotten them, and the receipt.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Executable, Row, String, Table, any_, bindparam, delete, func, literal_column, union_all
+from sqlalchemy import Table, delete, func
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session, SQLModel, col, select
 
@@ -19,7 +19,7 @@ import models.alerts  # importing a module of tables makes its tables known
 import models.copies
 import models.drives
 import models.shipping  # noqa: F401  as above
-from models.batches import among, array_of_ids, as_array
+from models.batches import among
 from models.due import is_over
 from models.errors import JobHeldError, JobsNotDeletedError
 from models.jobs import Job, read_job
@@ -160,43 +160,12 @@ def _delete_rows(session: Session, job_ids: Collection[UUID]) -> Mapping[UUID, M
     Raises:
         JobsNotDeletedError: the database kept one without a word, as a trigger of somebody else's may.
     """
+    counts = count_rows(session, job_ids)
     connection = session.connection()
-    if connection.dialect.name == "sqlite":
-        counts = count_rows(session, job_ids)
-        gone = connection.execute(delete(Job).where(among(connection, col(Job.id), job_ids))).rowcount
-    else:
-        session.flush()
-        counts = _by_table(connection.execute(_deletion_that_counts(), {"ids": as_array(job_ids)}))
-        gone = len(counts)
+    gone = connection.execute(delete(Job).where(among(connection, col(Job.id), job_ids))).rowcount
     if gone < len(job_ids):
         raise JobsNotDeletedError(list(job_ids), "KeptWithoutAnError")
     return counts
-
-
-@cache
-def _deletion_that_counts() -> Executable:
-    """Make the statement that deletes jobs on PostgreSQL and counts what it deletes.
-
-    There it takes less time than to count first, and to leave the rows of each job to the foreign keys.
-    """
-    ids = array_of_ids(bindparam("ids", type_=String))
-    gone = [
-        delete(table)
-        .where(table.columns["job_id"] == any_(ids))
-        .returning(table.columns["job_id"])
-        .cte(f"gone_{table.name}")
-        for table in _tables_of_job()
-    ]
-    rows = union_all(
-        *(select(each.c.job_id, literal_column(str(n)).label("number")) for n, each in enumerate(gone))
-    ).subquery()
-    of_table = [func.count().filter(rows.c.number == literal_column(str(n))) for n in range(len(gone))]
-    jobs = delete(Job).where(col(Job.id) == any_(ids)).returning(col(Job.id)).cte("gone_job")
-    return (
-        select(jobs.c.id, *of_table)
-        .join_from(jobs, rows, rows.c.job_id == jobs.c.id, isouter=True)
-        .group_by(jobs.c.id)
-    )
 
 
 def count_rows(session: Session, job_ids: Collection[UUID]) -> Mapping[UUID, Mapping[str, int]]:
@@ -204,17 +173,11 @@ def count_rows(session: Session, job_ids: Collection[UUID]) -> Mapping[UUID, Map
     session.flush()
     connection = session.connection()
     of_job = [select(func.count()).where(table.columns["job_id"] == col(Job.id)) for table in _tables_of_job()]
-    return _by_table(
-        connection.execute(
-            select(col(Job.id), *(each.scalar_subquery() for each in of_job)).where(
-                among(connection, col(Job.id), job_ids)
-            )
+    rows = connection.execute(
+        select(col(Job.id), *(each.scalar_subquery() for each in of_job)).where(
+            among(connection, col(Job.id), job_ids)
         )
     )
-
-
-def _by_table(rows: Iterable[Row[Any]]) -> Mapping[UUID, Mapping[str, int]]:
-    """Name what was counted of each job, table by table in their order."""
     return {job_id: _named(tuple(counted)) for job_id, *counted in rows}
 
 
