@@ -44,36 +44,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 _ROOMS: Final = ("house", "models", "tasks", "flows", "deployments", "browser", "journeys")
-_SLOW: Final = ("browser", "journeys")
-_LONGEST: Final = (
-    "test_chaos.py",
-    "test_portal_in_a_browser.py",
-    "test_canaries.py",
-    "test_up.py",
-    "test_tour.py",
-    "test_api_orders.py",
-)
+_LONG: Final = ("test_chaos.py", "test_up.py", "test_canaries.py", "test_tour.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put fast tests first, and spread the slow files among them, the longest of these at the beginning.
+    """Put fast tests first, and of the slow ones the longest, so that no process works alone for long at the end.
 
-    Slow ones wait for servers as long as they work, so that one beside fast ones uses what two of them would not.
+    Journeys come last because their Prefect server, once it is up, works a little all the time.
     """
     here = Path(__file__).parent
 
-    def room(path: Path) -> str:
-        return path.relative_to(here).parts[0]
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        room, *_, file = item.path.relative_to(here).parts
+        return _ROOMS.index(room), file not in _LONG
 
-    files: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
-    place: dict[Path, tuple[float, bool]] = {}
-    for is_slow in (False, True):
-        alike = [path for path in files if (room(path) in _SLOW) is is_slow]
-        alike.sort(key=lambda path: ([*_LONGEST, path.name].index(path.name), _ROOMS.index(room(path))))
-        place |= {path: (number / len(alike), not is_slow) for number, path in enumerate(alike)}
-    items[:] = [item for path in sorted(files, key=place.__getitem__) for item in files[path]]
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
