@@ -26,6 +26,10 @@ from models.settings import Settings
 
 _PAGES_RETURNED_MAX: Final = 100_000
 _CONNECT_SECONDS_MAX: Final = 10
+_LAST_ACT_OF_OTHERS: Final = text("""
+    SELECT CAST(extract(epoch FROM max(state_change)) * 1000000 AS bigint) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+""")
 
 
 @cache
@@ -148,7 +152,7 @@ def acts_of_others() -> int:
     a login of ours; always the same where we may not see that.
     """
     with suppress(DBAPIError), reading() as session:
-        if session.get_bind().dialect.name == "sqlite":
+        if does_one_write_at_a_time():
             return int(session.connection().exec_driver_sql("PRAGMA data_version").scalar_one())
         return int(session.connection().scalar(_LAST_ACT_OF_OTHERS) or 0)
     return 0
@@ -157,12 +161,6 @@ def acts_of_others() -> int:
 def does_one_write_at_a_time() -> bool:
     """Tell whether who writes waits until nobody else does, as on SQLite."""
     return engine().dialect.name == "sqlite"
-
-
-_LAST_ACT_OF_OTHERS: Final = text("""
-    SELECT CAST(extract(epoch FROM max(state_change)) * 1000000 AS bigint) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-""")
 
 
 def _alembic(url: str) -> Config:

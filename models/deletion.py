@@ -45,6 +45,7 @@ def delete_job(
         JobNotFoundError: there is none, or somebody else deleted it first.
         JobStateConflictError: it is in none of the states in which it may be deleted by hand.
         JobHeldError: it is under legal hold.
+        JobsNotDeletedError: the database keeps it without a word.
 
     Source: the seed document; the specification, section 4.
     """
