@@ -1,5 +1,6 @@
 """The database: how a session is opened, what time it is there, and how its tables come to be."""
 
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +29,8 @@ _PAGES_RETURNED_MAX: Final = 100_000
 _CONNECT_SECONDS_MAX: Final = 10
 _LAST_ACT_OF_OTHERS: Final = text("""
     SELECT CAST(extract(epoch FROM max(state_change)) * 1000000 AS bigint) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    WHERE datname = current_database() AND application_name <> current_setting('application_name')
+    AND backend_type = 'client backend'
 """)
 
 
@@ -54,6 +56,7 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
                 Path(database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             except OSError as error:
                 raise DatabaseError(f"the database's folder cannot be made: {error.strerror}") from None
+        # The same connection again and again: `acts_of_others` would take another one of ours for somebody else.
         opened = create_engine(
             url, hide_parameters=True, pool_use_lifo=True, connect_args={"timeout": wait_seconds_max}
         )
@@ -64,11 +67,13 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
     opened = create_engine(
         url,
         hide_parameters=True,
-        # The same connection again and again: `acts_of_others` would take another one of ours for somebody else.
-        pool_use_lifo=True,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
-        connect_args={"connect_timeout": _CONNECT_SECONDS_MAX},
+        # By its name a connection of ours is known as ours, by `acts_of_others` as well.
+        connect_args={
+            "connect_timeout": _CONNECT_SECONDS_MAX,
+            "application_name": f"drivepost-{secrets.token_hex(4)}",
+        },
     )
     milliseconds = int(wait_seconds_max * 1000)
 

@@ -12,14 +12,15 @@ class _Size(NamedTuple):
     rows_min: int
 
 
-_ALONE: Final = _Size(0.1, 100)
+_ALONE: Final = _Size(0.06, 100)
 _SHARED: Final = _Size(0.03, 100)
 _WAITED_FOR: Final = _Size(0.008, 20)
 _SHARED_FOR_SECONDS: Final = 2.0
+_PAUSE_SECONDS_MAX: Final = 0.1
 
 
 class Pace:
-    """Batches that take about a tenth of a second; while others are at work, so little that they hardly notice.
+    """Batches that take about 60 ms; while others are at work, so little that they hardly notice.
 
     Then a batch is short and is followed by a pause as long. Where one writes at a time it is shorter still: who
     waits there looks again only now and then.
@@ -45,27 +46,29 @@ class Pace:
         self._clock, self._sleep = clock, sleep
         self._others_acts: int | None = None
         self._shared_until = 0.0
-        self._began = clock()
+        self.is_alone = True
 
     @property
     def rows(self) -> int:
         """How many rows the next batch takes, at most `rows_max`; no less than pays for a transaction."""
         return int(min(self._rows, self._rows_max))
 
-    def begin(self) -> None:
-        """Say that a batch begins: that nobody else is waited for any more."""
-        self._began = self._clock()
+    def end(self, rows: int, seconds: float, others_acts: int) -> None:
+        """Say that a batch is over; pauses if there are others.
 
-    def end(self, others_acts: int) -> None:
-        """Say that a batch of `rows` is over, and what `acts_of_others` told in it; pauses if there are others."""
+        Args:
+            rows: how many it was to take.
+            seconds: how long it took, without waiting for others.
+            others_acts: what `acts_of_others` told after it.
+        """
         now = self._clock()
         if self._others_acts not in {None, others_acts}:
             self._shared_until = now + _SHARED_FOR_SECONDS
         self._others_acts = others_acts
-        is_shared = now < self._shared_until
-        took = max(now - self._began, 1e-6)
-        size = self._shared if is_shared else _ALONE
+        self.is_alone = now >= self._shared_until
+        took = max(seconds, 1e-6)
+        size = _ALONE if self.is_alone else self._shared
         # Down at once, up by steps: the next batch may be of larger jobs.
-        self._rows = max(size.rows_min, min(self.rows * size.seconds / took, 2.0 * self.rows))
-        if is_shared:
-            self._sleep(min(took, _ALONE.seconds))
+        self._rows = max(size.rows_min, min(rows * size.seconds / took, 2.0 * rows))
+        if not self.is_alone:
+            self._sleep(min(took, _PAUSE_SECONDS_MAX))

@@ -1,10 +1,12 @@
 """Acts of retention: find what is due, delete it in batches, tell how it went."""
 
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from models.database import (
@@ -26,6 +28,8 @@ from tasks.acts import act
 from tasks.pace import Pace
 
 _STUCK_MAX: Final = 1_000
+_AT_ONCE_MAX: Final = 2
+"""While one batch waits for Python or for the disk, another has the database's time."""
 
 
 @dataclass(slots=True)
@@ -86,7 +90,8 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int, stuck: Collecti
     """
     sweep = Sweep()
     try:
-        _delete_batches(sweep, at, batch_rows, rows_max, stuck)
+        at_once_max = 1 if does_one_write_at_a_time() else _AT_ONCE_MAX
+        _Batches(sweep, at, batch_rows, rows_max, stuck, at_once_max).delete()
         return_free_pages()
     except Exception:
         if not (sweep.deleted or sweep.stuck):
@@ -94,34 +99,98 @@ def delete_expired(at: datetime, batch_rows: int, rows_max: int, stuck: Collecti
     return sweep
 
 
-def _delete_batches(sweep: Sweep, at: datetime, batch_rows: int, rows_max: int, stuck: Collection[UUID]) -> None:
-    pace = Pace(batch_rows, one_at_a_time=does_one_write_at_a_time())
-    careful_rows = batch_rows
-    while rows_max > 0:
-        batch = min(pace.rows, careful_rows, rows_max)
-        try:
-            with writing() as session:
-                pace.begin()
-                deleted = delete_expired_jobs(
-                    session, at, batch, now=database_time(session), but={*stuck, *sweep.stuck}
-                )
-        except JobsNotDeletedError as error:
-            if len(error.job_ids) == 1:
-                sweep.stuck[error.job_ids[0]] = error.reason
-            careful_rows = max(1, len(error.job_ids) // 2)
-            sweep.gave_up = sweep.is_over = len(stuck) + len(sweep.stuck) >= _STUCK_MAX
-            if sweep.is_over:
-                return
-            continue
-        for expired in deleted:
-            sweep.add(expired, at)
-        sweep.is_over = len(deleted) < batch
-        if sweep.is_over:
+class _Batches:
+    """The batches of a sweep: two at once while nobody else is at work, where the database can; else one by one.
+
+    What they do is counted by one thread alone, which also says how many rows the next one takes.
+    """
+
+    def __init__(
+        self, sweep: Sweep, at: datetime, batch_rows: int, rows_max: int, stuck: Collection[UUID], at_once_max: int
+    ) -> None:
+        self._sweep = sweep
+        self._at = at
+        self._batch_rows = self._careful_rows = batch_rows
+        self._rows_left = rows_max
+        self._stuck = stuck
+        self._at_once_max = at_once_max
+        self._pace = Pace(batch_rows, one_at_a_time=at_once_max == 1)
+        self._refused = 0
+        self._failure: BaseException | None = None
+
+    def delete(self) -> None:
+        """Delete until nothing is left, or a limit or a fault ends it; that is raised once no batch is at work."""
+        begun: dict[Future[_Deleted], _Begun] = {}
+        with ThreadPoolExecutor(self._at_once_max) as threads:
+            while begun or self._goes_on:
+                while len(begun) < self._at_once and self._goes_on:
+                    rows = min(self._pace.rows, self._careful_rows, self._rows_left)
+                    self._rows_left -= rows
+                    but = {*self._stuck, *self._sweep.stuck}
+                    batch = threads.submit(_delete_batch, self._at, rows, but)
+                    begun[batch] = _Begun(rows, self._refused)
+                for batch in wait(begun, return_when=FIRST_COMPLETED).done:
+                    self._count(batch, begun.pop(batch))
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._rows_left > 0 and not self._sweep.is_over and self._failure is None
+
+    @property
+    def _at_once(self) -> int:
+        return self._at_once_max if self._pace.is_alone and self._careful_rows == self._batch_rows else 1
+
+    def _count(self, batch: "Future[_Deleted]", begun: "_Begun") -> None:
+        match batch.exception():
+            case None:
+                self._count_deleted(batch.result(), begun)
+            case JobsNotDeletedError() as error:
+                self._rows_left += begun.rows
+                self._count_refused(error)
+            case failure:
+                self._failure = failure
+
+    def _count_deleted(self, deleted: "_Deleted", begun: "_Begun") -> None:
+        for expired in deleted.jobs:
+            self._sweep.add(expired, self._at)
+        if len(deleted.jobs) < begun.rows:
+            # It passed over the jobs of a batch beside it: where that was refused they are still there.
+            self._sweep.is_over = begun.refused == self._refused
             return
-        rows_max -= batch
         # Where one is stuck the next often is: trust comes back little by little.
-        careful_rows = min(2 * careful_rows, batch_rows)
-        pace.end(acts_of_others())
+        self._careful_rows = min(2 * self._careful_rows, self._batch_rows)
+        self._pace.end(begun.rows, deleted.seconds, acts_of_others())
+
+    def _count_refused(self, error: JobsNotDeletedError) -> None:
+        if len(error.job_ids) == 1:
+            self._sweep.stuck[error.job_ids[0]] = error.reason
+        self._careful_rows = min(self._careful_rows, max(1, len(error.job_ids) // 2))
+        self._refused += 1
+        self._sweep.gave_up = len(self._stuck) + len(self._sweep.stuck) >= _STUCK_MAX
+        self._sweep.is_over = self._sweep.gave_up
+
+
+class _Begun(NamedTuple):
+    """A batch at work: how many rows it is to take, and how many had been refused when it began."""
+
+    rows: int
+    refused: int
+
+
+class _Deleted(NamedTuple):
+    """What a batch deleted, and how long it took from when it might write."""
+
+    jobs: Sequence[Expired]
+    seconds: float
+
+
+def _delete_batch(at: datetime, rows: int, but: Collection[UUID]) -> _Deleted:
+    with writing() as session:
+        began = time.monotonic()
+        jobs = delete_expired_jobs(session, at, rows, now=database_time(session), but=but)
+    return _Deleted(jobs, time.monotonic() - began)
 
 
 @act

@@ -1,4 +1,4 @@
-"""A long work leaves room: batches of about a tenth of a second, small ones with pauses while others act."""
+"""A long work leaves room: batches of about 60 ms, small ones with pauses while others act."""
 
 from dataclasses import dataclass, field
 
@@ -27,9 +27,9 @@ class Watch:
         done = []
         for number in range(batches):
             done.append(pace.rows)
-            pace.begin()
-            self.now += seconds_per_row * pace.rows
-            pace.end(number if others is None else others)
+            seconds = seconds_per_row * pace.rows
+            self.now += seconds
+            pace.end(pace.rows, seconds, number if others is None else others)
         return done
 
 
@@ -40,13 +40,13 @@ def test_batches_grow_to_what_is_allowed_while_they_are_fast() -> None:
     assert watch.pauses == []
 
 
-def test_batches_shrink_until_they_take_a_tenth_of_a_second() -> None:
+def test_batches_shrink_until_they_take_about_60_ms() -> None:
     """At once, when they took longer; below a hundred rows a transaction would cost more than what is in it."""
     watch = Watch()
     pace = watch.pace(10_000)
-    assert watch.work(pace, 2**-13, 4) == [100, 200, 400, 800]
-    assert watch.work(pace, 2**-12, 3) == [819, 409, 409]
-    assert watch.work(pace, 1, 3) == [409, 100, 100]
+    assert watch.work(pace, 2**-14, 4) == [100, 200, 400, 800]
+    assert watch.work(pace, 2**-12, 3) == [983, 245, 245]
+    assert watch.work(pace, 1, 3) == [245, 100, 100]
 
 
 def test_no_batch_has_more_rows_than_are_allowed() -> None:
@@ -66,7 +66,7 @@ def test_while_others_wait_batches_are_very_short_and_followed_by_a_pause_as_lon
     assert watch.work(pace, 1, 2, others=None) == [32, 20]
     pauses = len(watch.pauses)
     watch.now += 2
-    assert watch.work(pace, 2**-13, 10)[-1] == 500
+    assert watch.work(pace, 2**-14, 10)[-1] == 500
     assert len(watch.pauses) == pauses
 
 
