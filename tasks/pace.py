@@ -12,7 +12,7 @@ class _Size(NamedTuple):
     rows_min: int
 
 
-_ALONE: Final = _Size(0.06, 100)
+_ALONE: Final = _Size(0.08, 100)
 _SHARED: Final = _Size(0.03, 100)
 _WAITED_FOR: Final = _Size(0.008, 20)
 _SHARED_FOR_SECONDS: Final = 2.0
@@ -20,7 +20,7 @@ _PAUSE_SECONDS_MAX: Final = 0.1
 
 
 class Pace:
-    """Batches that take about 60 ms; while others are at work, so little that they hardly notice.
+    """Batches that take about 80 ms; while others are at work, so little that they hardly notice.
 
     Then a batch is short and is followed by a pause as long. Where one writes at a time it is shorter still: who
     waits there looks again only now and then.
