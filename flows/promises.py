@@ -1,8 +1,9 @@
 """What every flow has in common: its name, the form an operator fills in, and how it ends."""
 
+import gc
 import re
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from inspect import cleandoc, signature
 from typing import Annotated, Any, Final, ParamSpec
 from uuid import UUID
@@ -113,6 +114,12 @@ Ended = State[Any]
 """How a flow ends: a state whose message says the outcome in one line."""
 
 
+@cache
+def _set_imports_aside() -> None:
+    """Leave what was imported out of garbage collections: each look at it stops a process for over 0.1 s."""
+    gc.freeze()
+
+
 def promise(
     name: str, description: str, *, leaves_timeline: bool = True
 ) -> Callable[[Callable[_P, Ended]], Flow[_P, Ended]]:
@@ -137,6 +144,7 @@ def promise(
 
         @wraps(function)
         def told(*args: _P.args, **kwargs: _P.kwargs) -> Ended:
+            _set_imports_aside()
             try:
                 # By name, so that a refusal names the parameter.
                 ended = checked(**named(*args, **kwargs).arguments)

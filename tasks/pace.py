@@ -12,15 +12,16 @@ class _Size(NamedTuple):
     rows_min: int
 
 
-_ALONE: Final = _Size(0.08, 100)
+_ALONE: Final = _Size(0.1, 100)
 _SHARED: Final = _Size(0.03, 100)
 _WAITED_FOR: Final = _Size(0.008, 20)
 _SHARED_FOR_SECONDS: Final = 2.0
+_GROWTH: Final = 1.25
 _PAUSE_SECONDS_MAX: Final = 0.1
 
 
 class Pace:
-    """Batches that take about 80 ms; while others are at work, so little that they hardly notice.
+    """Batches that take about a tenth of a second; while others are at work, so little that they hardly notice.
 
     Then a batch is short and is followed by a pause as long. Where one writes at a time it is shorter still: who
     waits there looks again only now and then.
@@ -69,6 +70,6 @@ class Pace:
         took = max(seconds, 1e-6)
         size = _ALONE if self.is_alone else self._shared
         # Down at once, up by steps: the next batch may be of larger jobs.
-        self._rows = max(size.rows_min, min(rows * size.seconds / took, 2.0 * rows))
+        self._rows = max(size.rows_min, min(rows * size.seconds / took, _GROWTH * rows))
         if not self.is_alone:
             self._sleep(min(took, _PAUSE_SECONDS_MAX))

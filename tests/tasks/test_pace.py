@@ -1,4 +1,4 @@
-"""A long work leaves room: batches of about 80 ms, small ones with pauses while others act."""
+"""A long work leaves room: batches of about a tenth of a second, small ones with pauses while others act."""
 
 from dataclasses import dataclass, field
 
@@ -36,17 +36,18 @@ class Watch:
 def test_batches_grow_to_what_is_allowed_while_they_are_fast() -> None:
     """Step by step, from a hundred rows on; nobody pauses."""
     watch = Watch()
-    assert watch.work(watch.pace(500), 0.0001, 5) == [100, 200, 400, 500, 500]
+    assert watch.work(watch.pace(500), 0.0001, 5) == [100, 125, 156, 195, 243]
+    assert watch.work(watch.pace(500), 0.0001)[-1] == 500
     assert watch.pauses == []
 
 
-def test_batches_shrink_until_they_take_about_80_ms() -> None:
+def test_batches_shrink_until_they_take_a_tenth_of_a_second() -> None:
     """At once, when they took longer; below a hundred rows a transaction would cost more than what is in it."""
     watch = Watch()
     pace = watch.pace(10_000)
-    assert watch.work(pace, 2**-14, 4) == [100, 200, 400, 800]
-    assert watch.work(pace, 2**-12, 3) == [1310, 327, 327]
-    assert watch.work(pace, 1, 3) == [327, 100, 100]
+    assert watch.work(pace, 2**-13)[-1] == 819
+    assert watch.work(pace, 2**-12, 3) == [819, 409, 409]
+    assert watch.work(pace, 1, 3) == [409, 100, 100]
 
 
 def test_no_batch_has_more_rows_than_are_allowed() -> None:
@@ -66,7 +67,7 @@ def test_while_others_wait_batches_are_very_short_and_followed_by_a_pause_as_lon
     assert watch.work(pace, 1, 2, others=None) == [32, 20]
     pauses = len(watch.pauses)
     watch.now += 2
-    assert watch.work(pace, 2**-14, 10)[-1] == 500
+    assert watch.work(pace, 2**-13)[-1] == 500
     assert len(watch.pauses) == pauses
 
 
