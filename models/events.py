@@ -2,8 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID, uuid4
 
+from sqlalchemy import Index, text
 from sqlmodel import Field, SQLModel
 
 from models.columns import UtcDateTime, growing, words
@@ -30,6 +32,10 @@ class EventKind(StrEnum):
     HOLD_RELEASED = "hold released"
 
 
+MADE_BY_OPERATOR: Final = text("kind IN ('created', 'replaced') AND \"by\" = 'operator'")
+"""Tells of an event, as a condition, whether an operator made the job, or made it anew."""
+
+
 class JobEvent(SQLModel, table=True):
     """One thing that happened to one job.
 
@@ -39,6 +45,15 @@ class JobEvent(SQLModel, table=True):
     """
 
     __tablename__ = "job_event"
+    __table_args__ = (
+        # A deletion asks for them alone.
+        Index(
+            "ix_job_event_made_by_operator",
+            "job_id",
+            sqlite_where=MADE_BY_OPERATOR,
+            postgresql_where=MADE_BY_OPERATOR,
+        ),
+    )
 
     number: int | None = Field(default=None, primary_key=True, sa_type=growing(), sa_column_kwargs=impersonal())
     id: UUID = Field(default_factory=uuid4, unique=True, sa_column_kwargs=impersonal())

@@ -13,8 +13,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.batches import among
 from models.columns import UtcDateTime
-from models.events import EventKind, JobEvent
-from models.lifecycle import Actor
+from models.events import MADE_BY_OPERATOR, JobEvent
 from models.personal_data import impersonal
 
 _REMEMBERED: Final = timedelta(days=90)
@@ -35,9 +34,7 @@ def remember_spent_requests(session: Session, job_ids: Collection[UUID], *, at: 
     connection = session.connection()
     connection.execute(delete(SpentRequest).where(col(SpentRequest.at) <= at - _REMEMBERED))
     made_by = select(JobEvent.id, literal(at, UtcDateTime)).where(
-        among(connection, col(JobEvent.job_id), job_ids),
-        col(JobEvent.kind).in_([EventKind.CREATED, EventKind.REPLACED]),
-        col(JobEvent.by) == Actor.OPERATOR,
+        among(connection, col(JobEvent.job_id), job_ids), MADE_BY_OPERATOR
     )
     connection.execute(insert(SpentRequest).from_select(["id", "at"], made_by))
 

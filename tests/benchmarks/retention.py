@@ -148,6 +148,7 @@ class Databases:
             os.environ["DRIVEPOST_DATABASE_URL"] = url.replace("/postgres?", f"/{name}?")
         if not copied_from:
             upgrade(Settings().database)
+        os.sync()  # what was written before is not what is measured
 
     def drop(self, name: str) -> None:
         """Remove a copy."""

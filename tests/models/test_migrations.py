@@ -283,7 +283,7 @@ def texts_written() -> dict[str, list[dict[str, Any]]]:
 def test_a_first_version_reads_as_before(old_database: str) -> None:
     """Personal texts by the models, umlauts, emoji, empty ones and NULL; every other column of every table."""
     before = rows_now()
-    assert upgrade(old_database) == revision() == "0006"
+    assert upgrade(old_database) == revision() == "0007"
     require_current_tables()
     assert texts_by_models() == texts_written()
     assert sum(len(rows) for rows in texts_written().values()) == 2 * (2 + 2 + 2 + 1 + 1)

@@ -1,4 +1,4 @@
-"""A long work leaves room: batches of about a tenth of a second, small ones with pauses while others act."""
+"""A long work leaves room: batches of about an eighth of a second, small ones with pauses while others act."""
 
 from dataclasses import dataclass, field
 
@@ -41,13 +41,13 @@ def test_batches_grow_to_what_is_allowed_while_they_are_fast() -> None:
     assert watch.pauses == []
 
 
-def test_batches_shrink_until_they_take_a_tenth_of_a_second() -> None:
+def test_batches_shrink_until_they_take_an_eighth_of_a_second() -> None:
     """At once, when they took longer; below a hundred rows a transaction would cost more than what is in it."""
     watch = Watch()
     pace = watch.pace(10_000)
-    assert watch.work(pace, 2**-13)[-1] == 819
-    assert watch.work(pace, 2**-12, 3) == [819, 409, 409]
-    assert watch.work(pace, 1, 3) == [409, 100, 100]
+    assert watch.work(pace, 2**-13)[-1] == 983
+    assert watch.work(pace, 2**-12, 3) == [983, 491, 491]
+    assert watch.work(pace, 1, 3) == [491, 100, 100]
 
 
 def test_no_batch_has_more_rows_than_are_allowed() -> None:
