@@ -2,10 +2,11 @@
 
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ from models.settings import Settings
 
 _PAGES_RETURNED_MAX: Final = 100_000
 _CONNECT_SECONDS_MAX: Final = 10
+_LOOK_SECONDS: Final = 0.001
 _LAST_ACT_OF_OTHERS: Final = text("""
     SELECT CAST(extract(epoch FROM max(state_change)) * 1000000 AS bigint) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name <> current_setting('application_name')
@@ -61,7 +63,7 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
             url, hide_parameters=True, pool_use_lifo=True, connect_args={"timeout": wait_seconds_max}
         )
         event.listen(opened, "connect", _prepare_sqlite)
-        event.listen(opened, "begin", _begin_sqlite)
+        event.listen(opened, "begin", partial(_begin_sqlite, wait_seconds_max))
         return opened
     # `follow` reads after it waited; a snapshot from before would show it a key that was destroyed meanwhile.
     opened = create_engine(
@@ -104,10 +106,30 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA secure_delete = ON")
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite(wait_seconds_max: float, connection: Connection) -> None:
     # A transaction that will write takes the lock at once: one that read first could not wait for it.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if not connection.get_execution_options().get("writes", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    driver: Any = connection.connection.driver_connection
+    until = time.monotonic() + wait_seconds_max
+    driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        while _is_busy(driver) and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+        if not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {int(wait_seconds_max * 1000)}")
+
+
+def _is_busy(driver: sqlite3.Connection) -> bool:
+    """Begin to write, or tell that somebody else does; SQLite would look ever more seldom, at last all 0.1 s."""
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    return False
 
 
 @contextmanager

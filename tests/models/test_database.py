@@ -13,7 +13,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import Session, SQLModel, select
 
@@ -222,6 +222,40 @@ def test_a_write_waits_for_another_only_so_long(any_database: str, monkeypatch: 
         with reading() as other:
             assert [job.name for job in other.exec(select(Job))] == ["job1"]
     impatient.dispose()
+
+
+def test_who_waits_to_write_on_sqlite_looks_again_all_the_time(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not ever more seldom: a pause of whoever holds the lock would be over by then."""
+    pauses = list[float]()
+    held = sqlite3.connect(str(make_url(sqlite).database), isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 50:
+            held.rollback()
+
+    monkeypatch.setattr("models.database.time.sleep", pause)
+    with writing() as session:
+        job_in(session, JobState.CREATING)
+        asked = session.connection().exec_driver_sql("PRAGMA busy_timeout").scalar()
+    assert pauses == [0.001] * 50
+    assert asked == Settings().database_wait_seconds_max * 1000
+    held.close()
+
+
+def test_what_is_wrong_with_sqlite_besides_another_that_writes_is_told_at_once(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is waited for that does not pass by waiting."""
+    monkeypatch.setattr("models.database.time.sleep", lambda _: pytest.fail("it waited"))
+    opened = open_engine(sqlite, 7)
+    event.listen(opened, "begin", lambda connection: connection.exec_driver_sql("BEGIN"), insert=True)
+    with pytest.raises(DBAPIError, match="within a transaction"), opened.execution_options(writes=True).begin():
+        pytest.fail("a transaction began twice")
+    opened.dispose()
 
 
 def test_what_fails_in_a_write_undoes_all_of_it(any_database: str) -> None:

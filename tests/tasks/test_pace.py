@@ -64,7 +64,7 @@ def test_while_others_wait_batches_are_very_short_and_followed_by_a_pause_as_lon
     assert watch.work(pace, 2**-12, 10, others=None)[-1] == 32
     assert len(watch.pauses) == 9, "before the second batch nothing is known"
     assert watch.pauses[-1] == 32 * 2**-12
-    assert watch.work(pace, 1, 2, others=None) == [32, 20]
+    assert watch.work(pace, 1, 2, others=None) == [32, 8]
     pauses = len(watch.pauses)
     watch.now += 2
     assert watch.work(pace, 2**-13)[-1] == 500
