@@ -115,21 +115,21 @@ def _begin_sqlite(wait_seconds_max: float, connection: Connection) -> None:
     until = time.monotonic() + wait_seconds_max
     driver.execute("PRAGMA busy_timeout = 0")
     try:
-        while _is_busy(driver) and time.monotonic() < until:
+        while (fault := _begin_to_write(driver)) == sqlite3.SQLITE_BUSY and time.monotonic() < until:
             time.sleep(_LOOK_SECONDS)
-        if not driver.in_transaction:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if fault != sqlite3.SQLITE_OK:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # so that SQLAlchemy tells it
     finally:
         driver.execute(f"PRAGMA busy_timeout = {int(wait_seconds_max * 1000)}")
 
 
-def _is_busy(driver: sqlite3.Connection) -> bool:
-    """Begin to write, or tell that somebody else does; SQLite would look ever more seldom, at last all 0.1 s."""
+def _begin_to_write(driver: sqlite3.Connection) -> int:
+    """Try once; gives SQLite's code of what is wrong. It would itself try ever more seldom, at last all 0.1 s."""
     try:
         driver.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
-        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-    return False
+        return error.sqlite_errorcode & 0xFF
+    return sqlite3.SQLITE_OK
 
 
 @contextmanager

@@ -252,7 +252,7 @@ def test_what_is_wrong_with_sqlite_besides_another_that_writes_is_told_at_once(
     """Nothing is waited for that does not pass by waiting."""
     monkeypatch.setattr("models.database.time.sleep", lambda _: pytest.fail("it waited"))
     opened = open_engine(sqlite, 7)
-    event.listen(opened, "begin", lambda connection: connection.exec_driver_sql("BEGIN"), insert=True)
+    event.listen(opened, "checkout", lambda connection, *_: connection.execute("BEGIN"))
     with pytest.raises(DBAPIError, match="within a transaction"), opened.execution_options(writes=True).begin():
         pytest.fail("a transaction began twice")
     opened.dispose()
