@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 from models.concerns import package_is_overdue
 from models.drives import Drive, ExtraDrive, drives_of, move_drive, serial
 from models.erasure import carry_out_wish, require_not_erased
-from models.errors import BayError, ManifestError
+from models.errors import BayError, JobHeldError, ManifestError
 from models.events import EventKind, JobEvent
 from models.jobs import Job, move, read_job
 from models.lifecycle import (
@@ -161,6 +161,7 @@ def return_drives(
         JobNotFoundError: there is no such job.
         JobStateConflictError: its copy is not over.
         PersonalDataErasedError: a package is told of after its personal data was erased.
+        JobHeldError: it is under legal hold, and another package is told of than before.
     """
     require_actor(Operation.RETURN_DRIVES, by)
     job = read_job(session, job_id, lock=True)
@@ -177,13 +178,21 @@ def return_drives(
         session.add(each)
         session.add(JobEvent(job_id=job_id, at=at, kind=EventKind.EXTRA_DRIVE_SHIPPED_BACK, by=by))
     if package is not None:
-        session.merge(Package(job_id=job_id, direction=Direction.RETURN, **package.model_dump()))
+        _record_package(session, job, package)
     if job.state is JobState.PACKAGING:
         ended = JobState.CLOSED if any(drive.has_errors for drive in drives) else JobState.COMPLETED
         move(session, job, ended, at=at, by=by)
     ended_as = job.state
     carry_out_wish(session, job, at=at)
     return Returned(drives=len(sent) + len(extra), state=ended_as)
+
+
+def _record_package(session: Session, job: Job, package: ReturnPackageShape) -> None:
+    told = Package(job_id=job.id, direction=Direction.RETURN, **package.model_dump())
+    before = session.get(Package, (job.id, Direction.RETURN))
+    if job.held_since is not None and before is not None and before.model_dump() != told.model_dump():
+        raise JobHeldError  # what was told before may be evidence
+    session.merge(told)
 
 
 def tell_overdue_packages(session: Session, at: datetime, rows_max: int) -> Sequence[UUID]:

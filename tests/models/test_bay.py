@@ -10,9 +10,10 @@ from models.bay import CheckIn, check_in, extra_drives_of, return_drives, tell_o
 from models.copy_logs import DriveStatus
 from models.database import reading, writing
 from models.drives import drives_of, move_drive
-from models.errors import ActorNotAllowedError, BayError, JobNotFoundError, JobStateConflictError
+from models.errors import ActorNotAllowedError, BayError, JobHeldError, JobNotFoundError, JobStateConflictError
 from models.events import EventKind
-from models.jobs import finish_cancel, move, read_job, request_cancel
+from models.holds import ReleaseReason, place_hold, release_hold
+from models.jobs import HoldReason, finish_cancel, move, read_job, request_cancel
 from models.lifecycle import Actor, DriveState, JobState
 from models.requests import ReturnPackageShape
 from models.shipping import Direction, Package
@@ -284,6 +285,28 @@ def test_extra_drives_go_back_with_the_job_once(any_database: str) -> None:
     with reading() as session:
         assert len(events_of(session, job_id, EventKind.EXTRA_DRIVE_SHIPPED_BACK)) == 1
         assert session.get(Package, (job_id, Direction.RETURN)) is None
+
+
+def test_another_package_overwrites_none_of_a_held_job(any_database: str) -> None:
+    """The same may be told again, and none; another one once the job is released."""
+    job_id = new_job("WD-1", state="Packaging")
+    another = BACK.model_copy(update={"tracking_number": "BACK2"})
+
+    def tracking_number() -> str:
+        with reading() as session:
+            return session.get_one(Package, (job_id, Direction.RETURN)).tracking_number
+
+    with writing() as session:
+        place_hold(session, job_id, HoldReason.AUDIT, at=LATER, by=Actor.OPERATOR)
+    for package in (BACK, BACK, None):
+        send_back(job_id, package)
+    with pytest.raises(JobHeldError):
+        send_back(job_id, another)
+    assert tracking_number() == "BACK1"
+    with writing() as session:
+        release_hold(session, job_id, ReleaseReason.MATTER_ENDED, at=LATER, by=Actor.OPERATOR)
+    send_back(job_id, another)
+    assert tracking_number() == "BACK2"
 
 
 @pytest.mark.parametrize("state", ["Creating", "Shipping", "Received", "Transferring"])
