@@ -29,6 +29,8 @@ from models.settings import Settings
 _PAGES_RETURNED_MAX: Final = 100_000
 _CONNECT_SECONDS_MAX: Final = 10
 _LOOK_SECONDS: Final = 0.001
+_NAME_MAX: Final = 40
+"""Of a connection's name; PostgreSQL cuts it after 63 bytes."""
 _LAST_ACT_OF_OTHERS: Final = text("""
     SELECT CAST(extract(epoch FROM max(state_change)) * 1000000 AS bigint) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name <> current_setting('application_name')
@@ -65,16 +67,17 @@ def open_engine(url: str, wait_seconds_max: float) -> Engine:
         event.listen(opened, "connect", _prepare_sqlite)
         event.listen(opened, "begin", partial(_begin_sqlite, wait_seconds_max))
         return opened
+    given = str(make_url(url).query.get("application_name", "drivepost"))
     # `follow` reads after it waited; a snapshot from before would show it a key that was destroyed meanwhile.
     opened = create_engine(
         url,
         hide_parameters=True,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
-        # By its name a connection of ours is known as ours, by `acts_of_others` as well.
+        # By its name a connection of this process is known as such, by `acts_of_others` as well.
         connect_args={
             "connect_timeout": _CONNECT_SECONDS_MAX,
-            "application_name": f"drivepost-{secrets.token_hex(4)}",
+            "application_name": f"{given[:_NAME_MAX]}-{secrets.token_hex(4)}",
         },
     )
     milliseconds = int(wait_seconds_max * 1000)
@@ -113,7 +116,7 @@ def _begin_sqlite(wait_seconds_max: float, connection: Connection) -> None:
         return
     driver: Any = connection.connection.driver_connection
     until = time.monotonic() + wait_seconds_max
-    driver.execute("PRAGMA busy_timeout = 0")
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
     try:
         while (fault := _begin_to_write(driver)) == sqlite3.SQLITE_BUSY and time.monotonic() < until:
             time.sleep(_LOOK_SECONDS)
@@ -124,11 +127,11 @@ def _begin_sqlite(wait_seconds_max: float, connection: Connection) -> None:
 
 
 def _begin_to_write(driver: sqlite3.Connection) -> int:
-    """Try once; gives SQLite's code of what is wrong. It would itself try ever more seldom, at last all 0.1 s."""
+    """Try once; gives SQLite's code of what is wrong. It would itself try ever more seldom."""
     try:
         driver.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        return error.sqlite_errorcode & 0xFF
+    except sqlite3.Error as error:
+        return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     return sqlite3.SQLITE_OK
 
 

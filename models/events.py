@@ -32,7 +32,9 @@ class EventKind(StrEnum):
     HOLD_RELEASED = "hold released"
 
 
-MADE_BY_OPERATOR: Final = text("kind IN ('created', 'replaced') AND \"by\" = 'operator'")
+MADE_BY_OPERATOR: Final = text(
+    f"kind IN ('{EventKind.CREATED}', '{EventKind.REPLACED}') AND \"by\" = '{Actor.OPERATOR}'"
+)
 """Tells of an event, as a condition, whether an operator made the job, or made it anew."""
 
 

@@ -32,7 +32,9 @@ class SpentRequest(SQLModel, table=True):
 def remember_spent_requests(session: Session, job_ids: Collection[UUID], *, at: datetime) -> None:
     """Write down which requests made jobs that are about to be deleted; part of their deletion."""
     connection = session.connection()
-    connection.execute(delete(SpentRequest).where(col(SpentRequest.at) <= at - _REMEMBERED))
+    old = select(SpentRequest.id).where(col(SpentRequest.at) <= at - _REMEMBERED)
+    # What another deletion removes just now is not waited for.
+    connection.execute(delete(SpentRequest).where(col(SpentRequest.id).in_(old.with_for_update(skip_locked=True))))
     made_by = select(JobEvent.id, literal(at, UtcDateTime)).where(
         among(connection, col(JobEvent.job_id), job_ids), MADE_BY_OPERATOR
     )

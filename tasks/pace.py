@@ -23,8 +23,8 @@ _PAUSE_SECONDS_MAX: Final = 0.1
 class Pace:
     """Batches that take about an eighth of a second; while others are at work, so little that they hardly notice.
 
-    Then a batch is short and is followed by a pause as long. Where one writes at a time it is shorter still: who
-    waits there looks again only now and then.
+    Then a batch is short and is followed by a pause as long. Where one writes at a time it is shorter still: all
+    that others write waits for it.
 
     Args:
         rows_max: of a batch.
@@ -47,7 +47,12 @@ class Pace:
         self._clock, self._sleep = clock, sleep
         self._others_acts: int | None = None
         self._shared_until = 0.0
-        self.is_alone = True
+        self._is_alone = True
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else was at work lately; so it is taken to be until a batch is over."""
+        return self._is_alone
 
     @property
     def rows(self) -> int:
@@ -59,17 +64,17 @@ class Pace:
 
         Args:
             rows: how many it was to take.
-            seconds: how long it took, without waiting for others.
+            seconds: how long it took, from when it might write.
             others_acts: what `acts_of_others` told after it.
         """
         now = self._clock()
         if self._others_acts not in {None, others_acts}:
             self._shared_until = now + _SHARED_FOR_SECONDS
         self._others_acts = others_acts
-        self.is_alone = now >= self._shared_until
+        self._is_alone = now >= self._shared_until
         took = max(seconds, 1e-6)
-        size = _ALONE if self.is_alone else self._shared
+        size = _ALONE if self._is_alone else self._shared
         # Down at once, up by steps: the next batch may be of larger jobs.
         self._rows = max(size.rows_min, min(rows * size.seconds / took, _GROWTH * rows))
-        if not self.is_alone:
+        if not self._is_alone:
             self._sleep(min(took, _PAUSE_SECONDS_MAX))

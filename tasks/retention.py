@@ -115,11 +115,14 @@ class _Batches:
         self._stuck = stuck
         self._at_once_max = at_once_max
         self._pace = Pace(batch_rows, one_at_a_time=at_once_max == 1)
-        self._refused = 0
+        self._undone = 0
         self._failure: BaseException | None = None
 
     def delete(self) -> None:
-        """Delete until nothing is left, or a limit or a fault ends it; that is raised once no batch is at work."""
+        """Delete until nothing is left, or a limit or a fault ends it; that is raised once no batch is at work.
+
+        Who is cut meanwhile waits for what is at work, which may wait for a lock itself, and tells it no more.
+        """
         begun: dict[Future[_Deleted], _Begun] = {}
         with ThreadPoolExecutor(self._at_once_max) as threads:
             while begun or self._goes_on:
@@ -128,7 +131,7 @@ class _Batches:
                     self._rows_left -= rows
                     but = {*self._stuck, *self._sweep.stuck}
                     batch = threads.submit(_delete_batch, self._at, rows, but)
-                    begun[batch] = _Begun(rows, self._refused)
+                    begun[batch] = _Begun(rows, self._undone)
                 for batch in wait(begun, return_when=FIRST_COMPLETED).done:
                     self._count(batch, begun.pop(batch))
         if self._failure is not None:
@@ -147,17 +150,25 @@ class _Batches:
             case None:
                 self._count_deleted(batch.result(), begun)
             case JobsNotDeletedError() as error:
-                self._rows_left += begun.rows
                 self._count_refused(error)
+                self._count_undone(begun)
             case failure:
-                self._failure = failure
+                self._count_undone(begun)
+                self._failure = self._failure or failure
+
+    def _count_undone(self, begun: "_Begun") -> None:
+        # A batch beside it passed over its jobs, which are there again: no end was seen.
+        self._undone += 1
+        self._rows_left += begun.rows
+        self._sweep.is_over = self._sweep.gave_up
 
     def _count_deleted(self, deleted: "_Deleted", begun: "_Begun") -> None:
         for expired in deleted.jobs:
             self._sweep.add(expired, self._at)
         if len(deleted.jobs) < begun.rows:
-            # It passed over the jobs of a batch beside it: where that was refused they are still there.
-            self._sweep.is_over = begun.refused == self._refused
+            self._rows_left += begun.rows - len(deleted.jobs)
+            # It passed over the jobs of a batch beside it: where that was undone they are still there.
+            self._sweep.is_over |= begun.undone == self._undone
             return
         # Where one is stuck the next often is: trust comes back little by little.
         self._careful_rows = min(2 * self._careful_rows, self._batch_rows)
@@ -167,16 +178,14 @@ class _Batches:
         if len(error.job_ids) == 1:
             self._sweep.stuck[error.job_ids[0]] = error.reason
         self._careful_rows = min(self._careful_rows, max(1, len(error.job_ids) // 2))
-        self._refused += 1
         self._sweep.gave_up = len(self._stuck) + len(self._sweep.stuck) >= _STUCK_MAX
-        self._sweep.is_over = self._sweep.gave_up
 
 
 class _Begun(NamedTuple):
-    """A batch at work: how many rows it is to take, and how many had been refused when it began."""
+    """A batch at work: how many rows it is to take, and how many batches had been undone when it began."""
 
     rows: int
-    refused: int
+    undone: int
 
 
 class _Deleted(NamedTuple):

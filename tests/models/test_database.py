@@ -55,6 +55,12 @@ def empty_database(any_database: str) -> str:
     return any_database
 
 
+def of_rows(index: Any) -> str:
+    """Tell of which rows an index is; empty where of all."""
+    options = index.get("dialect_options", {})
+    return "".join(str(value) for name, value in options.items() if name.endswith("_where"))
+
+
 def picture(opened: Engine, schema: str | None = None) -> dict[str, Any]:
     """Describe all tables as the database itself does; automatic names aside."""
     seen = inspect(opened)
@@ -71,7 +77,10 @@ def picture(opened: Engine, schema: str | None = None) -> dict[str, Any]:
                 list(seen.get_foreign_keys(table, schema)),
                 *("constrained_columns", "referred_table", "referred_columns", "options"),
             ),
-            "indexes": told(list(seen.get_indexes(table, schema)), "column_names", "unique"),
+            "indexes": told(
+                [{**index, "where": of_rows(index)} for index in seen.get_indexes(table, schema)],
+                *("column_names", "unique", "where"),
+            ),
             "unique": told(list(seen.get_unique_constraints(table, schema)), "column_names"),
             "checks": told(list(seen.get_check_constraints(table, schema)), "name", "sqltext"),
         }
@@ -206,6 +215,24 @@ def test_sqlite_keeps_a_log_ahead_minds_foreign_keys_and_waits(
     )  # fmt: skip
     with pytest.raises(IntegrityError), writing() as session:
         session.add(orphan)
+
+
+@pytest.mark.parametrize(("given", "name"), [({}, "drivepost"), ({"application_name": "mine"}, "mine")])
+def test_connections_of_a_process_have_a_name_of_their_own_on_postgresql(
+    postgresql: str, given: dict[str, str], name: str
+) -> None:
+    """By it operators find them, and a sweep tells others from itself; an address may name them."""
+    address = make_url(postgresql).update_query_dict(given).render_as_string(hide_password=False)
+    told = set[str]()
+    for _ in range(2):
+        opened = open_engine(address, 1)
+        with opened.connect() as one, opened.connect() as two:
+            names = {str(each.exec_driver_sql("SHOW application_name").scalar()) for each in (one, two)}
+        opened.dispose()
+        assert len(names) == 1
+        told |= names
+    assert len(told) == 2
+    assert {each.rpartition("-")[0] for each in told} == {name}
 
 
 def test_a_write_waits_for_another_only_so_long(any_database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,7 +271,12 @@ def test_every_row_that_hangs_on_another_is_found_by_an_index(many_jobs: None) -
         known = inspect(connection)
         for table in known.get_table_names():
             indexed = [known.get_pk_constraint(table)["constrained_columns"]]
-            indexed += [[str(name) for name in index["column_names"]] for index in known.get_indexes(table)]
+            # An index of some rows alone is none that a cascade could use.
+            indexed += [
+                [str(name) for name in index["column_names"]]
+                for index in known.get_indexes(table)
+                if not any(name.endswith("_where") for name in index.get("dialect_options", {}))
+            ]
             for key in known.get_foreign_keys(table):
                 columns = key["constrained_columns"]
                 assert any(set(index[: len(columns)]) == set(columns) for index in indexed), (table, columns)

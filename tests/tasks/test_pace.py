@@ -63,12 +63,14 @@ def test_while_others_wait_batches_are_very_short_and_followed_by_a_pause_as_lon
     pace = watch.pace(500, one_at_a_time=True)
     assert watch.work(pace, 2**-12, 10, others=None)[-1] == 32
     assert len(watch.pauses) == 9, "before the second batch nothing is known"
+    assert not pace.is_alone
     assert watch.pauses[-1] == 32 * 2**-12
     assert watch.work(pace, 1, 2, others=None) == [32, 8]
     pauses = len(watch.pauses)
     watch.now += 2
     assert watch.work(pace, 2**-13)[-1] == 500
     assert len(watch.pauses) == pauses
+    assert pace.is_alone
 
 
 def test_while_others_act_and_nobody_waits_batches_are_short_and_followed_by_a_pause_as_long() -> None:

@@ -1,117 +1,170 @@
-"""A sweep has two batches at work at once where the database can, and loses count of none of them."""
+"""The batches of a sweep: two at once on PostgreSQL, and what becomes of one ends nothing that the other left."""
 
-import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import count
+from threading import Barrier, Event
 from typing import Any, Final
 
 import pytest
 from sqlmodel import Session
 
-from models.database import database_time, reading, writing
+from models.database import reading, writing
 from models.deletion import Expired, count_expired_jobs, delete_expired_jobs, expired_jobs
-from models.errors import DatabaseError, DrivepostError, JobsNotDeletedError
+from models.errors import DatabaseError, JobsNotDeletedError
 from models.lifecycle import JobState
-from tasks.retention import Sweep, delete_expired
-from tests.builders import job_in
+from tasks.retention import _Batches, _delete_batch, delete_expired
+from tests.builders import NOON, job_in
 
-JOBS: Final = 6
-BATCH_ROWS: Final = 4
-SECONDS_MAX: Final = 20.0
-COUNTED_WITHIN_SECONDS: Final = 0.2
+AT: Final = NOON + timedelta(days=14)
+WAIT_SECONDS: Final = 10
+
+
+def make_due(jobs: int) -> None:
+    """Make jobs that are due at AT."""
+    with writing() as session:
+        for number in range(jobs):
+            job_in(session, JobState.CREATING, f"job{number}")
+
+
+def due() -> int:
+    """Count what is due."""
+    with reading() as session:
+        return count_expired_jobs(session, AT)
 
 
 @pytest.fixture
-def at(any_database: str) -> datetime:
-    """A moment at which some jobs are due."""
-    with writing() as session:
-        now = database_time(session)
-        for number in range(JOBS):
-            job_in(session, JobState.COMPLETED, f"job{number}", now - timedelta(days=91))
-    return now
+def beginnings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect, when a batch begins, how many are at work with it."""
+    told, at_work = list[int](), list[int]()
+
+    def noted(*args: Any) -> Any:
+        at_work.append(1)
+        told.append(len(at_work))
+        try:
+            return _delete_batch(*args)
+        finally:
+            at_work.pop()
+
+    monkeypatch.setattr("tasks.retention._delete_batch", noted)
+    return told
 
 
-def sweep_with(monkeypatch: pytest.MonkeyPatch, deletes: object, at: datetime) -> tuple[Sweep, int]:
-    """Sweep, with batches that delete as they are told; gives what the sweep tells, and how many are due still."""
-    monkeypatch.setattr("tasks.retention.delete_expired_jobs", deletes)
-    sweep = delete_expired.fn(at, BATCH_ROWS, 100)
+def test_two_batches_are_at_work_at_once_on_postgresql(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its jobs and waits for the other in the middle of its transaction."""
+    both = Barrier(2)
+
+    def meet(session: Session, at: datetime, rows: int, **options: Any) -> Sequence[Expired]:
+        taken = expired_jobs(session, at, rows, lock=True)
+        if taken:
+            both.wait(WAIT_SECONDS)
+        return delete_expired_jobs(session, at, rows, **options)
+
+    monkeypatch.setattr("tasks.retention.delete_expired_jobs", meet)
+    make_due(8)
+    swept = delete_expired.fn(AT, 2, 100)
+    assert (swept.deleted.total(), swept.is_over, due()) == (8, True, 0)
+
+
+def test_one_batch_at_a_time_is_at_work_on_sqlite(sqlite: str, beginnings: list[int]) -> None:
+    """A second one would only wait for the first."""
+    make_due(6)
+    assert delete_expired.fn(AT, 2, 100).deleted.total() == 6
+    assert beginnings == [1, 1, 1, 1]
+
+
+def test_beside_others_one_batch_at_a_time_is_at_work(
+    postgresql: str, beginnings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether there are others is known when two batches are over; by then a third has begun."""
+    monkeypatch.setattr("tasks.retention.acts_of_others", count().__next__)
+    make_due(12)
+    assert delete_expired.fn(AT, 2, 100).deleted.total() == 12
+    assert beginnings[3:] == [1, 1, 1, 1]
+
+
+def test_two_batches_at_once_delete_no_more_than_asked(postgresql: str) -> None:
+    """What one is to take is not left for the other."""
+    make_due(5)
+    swept = delete_expired.fn(AT, 2, 3)
+    assert (swept.deleted.total(), swept.is_over, due()) == (3, False, 2)
+
+
+@pytest.fixture
+def undo_first(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, bool], None]:
+    """Let the first batch of two take its jobs and fail, the other one pass over them; one is counted first."""
+
+    def undo(fault: Exception, is_counted_first: bool) -> None:
+        taken, passed_over, counted, numbers = Event(), Event(), Event(), count()
+
+        def delete(session: Session, at: datetime, rows: int, **options: Any) -> Sequence[Expired]:
+            number = next(numbers)
+            if number == 0:
+                expired_jobs(session, at, rows, lock=True)
+                taken.set()
+                passed_over.wait(WAIT_SECONDS)
+                if not is_counted_first:
+                    counted.wait(WAIT_SECONDS)
+                raise fault
+            if number == 1:
+                taken.wait(WAIT_SECONDS)
+            deleted = delete_expired_jobs(session, at, rows, **options)
+            passed_over.set()
+            if number == 1 and is_counted_first:
+                counted.wait(WAIT_SECONDS)
+            return deleted
+
+        def count_and_tell(self: _Batches, *args: Any) -> None:
+            count_one(self, *args)
+            counted.set()
+
+        count_one = _Batches._count
+        monkeypatch.setattr(_Batches, "_count", count_and_tell)
+        monkeypatch.setattr("tasks.retention.delete_expired_jobs", delete)
+
+    return undo
+
+
+@pytest.mark.parametrize("is_counted_first", [True, False])
+def test_a_refused_batch_beside_a_short_one_does_not_end_the_sweep(
+    postgresql: str, undo_first: Callable[[Exception, bool], None], is_counted_first: bool
+) -> None:
+    """The short one passed over jobs that are there again."""
+    make_due(3)
     with reading() as session:
-        return sweep, count_expired_jobs(session, at)
+        ids = [job.job_id for job in expired_jobs(session, AT, 2)]
+    undo_first(JobsNotDeletedError(ids, "Odd"), is_counted_first)
+    swept = delete_expired.fn(AT, 2, 100)
+    assert (swept.deleted.total(), swept.is_over, swept.stuck, due()) == (3, True, {}, 0)
 
 
-def test_two_batches_are_at_work_at_once_but_on_sqlite(
-    at: datetime, any_database: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_counted_first", [True, False])
+def test_a_failed_batch_beside_a_short_one_does_not_make_the_sweep_over(
+    postgresql: str, undo_first: Callable[[Exception, bool], None], is_counted_first: bool
 ) -> None:
-    """There one waits for the other all the time."""
-    at_once = 1 if any_database.startswith("sqlite") else 2
-    together = threading.Barrier(at_once, timeout=SECONDS_MAX)
-    calls = count()
-    at_work = set[int]()
-    most = 0
-
-    def deletes(session: Session, moment: datetime, rows: int, **given: Any) -> Sequence[Expired]:
-        nonlocal most
-        at_work.add(id(session))
-        most = max(most, len(at_work))
-        if next(calls) < at_once:
-            together.wait()
-        deleted = delete_expired_jobs(session, moment, rows, **given)
-        at_work.discard(id(session))
-        return deleted
-
-    sweep, left = sweep_with(monkeypatch, deletes, at)
-    assert (most, sweep.deleted.total(), sweep.is_over, left) == (at_once, JOBS, True, 0)
+    """What the other one deleted counts, and the next act finds the rest."""
+    make_due(3)
+    undo_first(DatabaseError("the database refused: it"), is_counted_first)
+    swept = delete_expired.fn(AT, 2, 100)
+    assert (swept.deleted.total(), swept.is_over, due()) == (1, False, 2)
+    swept = delete_expired.fn(AT, 2, 100)
+    assert (swept.deleted.total(), swept.is_over, due()) == (2, True, 0)
 
 
-class Beside:
-    """A batch that takes its jobs and fails, beside one that finds fewer than it asks for; either ends first."""
-
-    def __init__(self, fault: type[DrivepostError], *, fails_first: bool) -> None:
-        self._fault = fault
-        self._fails_first = fails_first
-        self._calls = iter(("fails", "beside"))
-        self._has_taken, self._has_deleted = threading.Event(), threading.Event()
-
-    def __call__(self, session: Session, at: datetime, rows: int, **given: Any) -> Sequence[Expired]:
-        """Delete jobs, or fail, in the order agreed."""
-        call = next(self._calls, "later")
-        if call == "fails":
-            taken = [expired.job_id for expired in expired_jobs(session, at, rows, lock=True)]
-            self._has_taken.set()
-            assert self._has_deleted.wait(SECONDS_MAX)
-            self._wait_for_the_other(is_first=self._fails_first)
-            raise JobsNotDeletedError(taken, "Test") if self._fault is JobsNotDeletedError else self._fault("it")
-        if call == "beside":
-            assert self._has_taken.wait(SECONDS_MAX)
-        deleted = delete_expired_jobs(session, at, rows, **given)
-        if call == "beside":
-            self._has_deleted.set()
-            self._wait_for_the_other(is_first=not self._fails_first)
-        return deleted
-
-    def _wait_for_the_other(self, *, is_first: bool) -> None:
-        if not is_first:
-            time.sleep(COUNTED_WITHIN_SECONDS)
-
-
-@pytest.mark.parametrize("any_database", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("fails_first", [True, False])
-def test_a_batch_that_finds_little_beside_one_that_is_refused_does_not_end_a_sweep(
-    at: datetime, fails_first: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_counted_first", [True, False])
+def test_a_sweep_that_gave_up_begins_no_batch_any_more(
+    postgresql: str,
+    undo_first: Callable[[Exception, bool], None],
+    beginnings: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    is_counted_first: bool,
 ) -> None:
-    """It passed over the jobs of the other, which are due still, and are tried again."""
-    beside = Beside(JobsNotDeletedError, fails_first=fails_first)
-    sweep, left = sweep_with(monkeypatch, beside, at)
-    assert (sweep.deleted.total(), sweep.stuck, sweep.is_over, left) == (JOBS, {}, True, 0)
-
-
-@pytest.mark.parametrize("any_database", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("fails_first", [True, False])
-def test_what_a_batch_deleted_beside_one_that_failed_is_counted(
-    at: datetime, fails_first: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And the fault ends the sweep."""
-    sweep, left = sweep_with(monkeypatch, Beside(DatabaseError, fails_first=fails_first), at)
-    assert (sweep.deleted.total(), left) == (JOBS - BATCH_ROWS, BATCH_ROWS)
+    """Whatever the batch beside the last refused one found."""
+    monkeypatch.setattr("tasks.retention._STUCK_MAX", 1)
+    make_due(1)
+    with reading() as session:
+        (job,) = expired_jobs(session, AT, 2)
+    undo_first(JobsNotDeletedError([job.job_id], "Odd"), is_counted_first)
+    swept = delete_expired.fn(AT, 2, 100)
+    assert (swept.gave_up, swept.is_over, due()) == (True, True, 1)
+    assert len(beginnings) == 2
