@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Self
 from uuid import UUID
 
 _ROOT = Path(__file__).resolve().parents[1]
+_START_SECONDS_MAX = 60
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,19 @@ class CopyProcess:
     def __enter__(self) -> Self:
         """Start it."""
         self._folder = TemporaryDirectory(prefix="drivepost-copies-")
-        ends = [Path(self._folder.name) / name for name in ("told", "said")]
-        for end in ends:
-            os.mkfifo(end)
+        end = str(Path(self._folder.name) / "end")
         forker = _forker()
         assert forker.stdin
         assert forker.stdout
-        told = {"ends": list(map(str, ends)), "environment": dict(os.environ)}
-        print(json.dumps(told), file=forker.stdin, flush=True)
-        self._process = int(forker.stdout.readline())
-        self._told, self._said = ends[0].open("w", encoding="utf-8"), ends[1].open(encoding="utf-8")
-        assert self._line() == "ready"
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(end)
+            listening.listen()
+            listening.settimeout(_START_SECONDS_MAX)
+            print(json.dumps({"end": end, "environment": dict(os.environ)}), file=forker.stdin, flush=True)
+            self._process = int(forker.stdout.readline())
+            with listening.accept()[0] as connection:
+                self._told = connection.makefile("w", encoding="utf-8")
+                self._said = connection.makefile("r", encoding="utf-8")
         return self
 
     def __exit__(

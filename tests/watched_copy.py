@@ -14,10 +14,11 @@ import os
 import pkgutil
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -97,14 +98,14 @@ def copy(job: str, log: str, kill_at: int = 0, delay: float = 0) -> int:
     return 0 if ended.is_completed() else 1
 
 
-def serve(ends: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Copy as many jobs as lines come in at the first end, each in a process of its own; tell at the second."""
+def serve(end: str, environment: Mapping[str, str]) -> None:
+    """Copy as many jobs as lines come in at a socket, each in a process of its own; tell there how they ended."""
     os.environ.clear()
     os.environ.update(environment)
-    told, said = (os.open(end, how) for end, how in zip(ends, (os.O_RDONLY, os.O_WRONLY), strict=True))
-    os.dup2(told, 0)
-    os.dup2(said, 1)
-    print("ready", flush=True)  # noqa: T201  to whoever started it
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(end)
+        os.dup2(connection.fileno(), 0)
+        os.dup2(connection.fileno(), 1)
     for line in sys.stdin:
         job, log, kill_at, delay = line.split()
         child = os.fork()

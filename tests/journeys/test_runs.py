@@ -123,11 +123,12 @@ def test_a_deleted_job_leaves_no_run_log_or_artifact(
     )
     assert str(job_id) in str([artifact.data for artifact in artifacts])
 
+    # Nobody's last words are to come after they have gone.
+    APILogWorker.drain_all(timeout=10)
     deletion = _run(prefect, delete_job, job="s1/g1/job1", confirm="s1/g1/job1")
     assert deletion.parameters == {}
     assert deletion.state is not None
     assert str(job_id) not in str(deletion.state.message)
-    # Its last words are not to come after it has gone.
     APILogWorker.drain_all(timeout=10)
     _run(prefect, advance_jobs)
 
