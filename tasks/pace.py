@@ -47,12 +47,11 @@ class Pace:
         self._clock, self._sleep = clock, sleep
         self._others_acts: int | None = None
         self._shared_until = 0.0
-        self._is_alone = True
 
     @property
     def is_alone(self) -> bool:
         """Whether nobody else was at work lately; so it is taken to be until a batch is over."""
-        return self._is_alone
+        return self._clock() >= self._shared_until
 
     @property
     def rows(self) -> int:
@@ -67,14 +66,13 @@ class Pace:
             seconds: how long it took, from when it might write.
             others_acts: what `acts_of_others` told after it.
         """
-        now = self._clock()
         if self._others_acts not in {None, others_acts}:
-            self._shared_until = now + _SHARED_FOR_SECONDS
+            self._shared_until = self._clock() + _SHARED_FOR_SECONDS
         self._others_acts = others_acts
-        self._is_alone = now >= self._shared_until
+        is_alone = self.is_alone
         took = max(seconds, 1e-6)
-        size = _ALONE if self._is_alone else self._shared
+        size = _ALONE if is_alone else self._shared
         # Down at once, up by steps: the next batch may be of larger jobs.
         self._rows = max(size.rows_min, min(rows * size.seconds / took, _GROWTH * rows))
-        if not self._is_alone:
+        if not is_alone:
             self._sleep(min(took, _PAUSE_SECONDS_MAX))

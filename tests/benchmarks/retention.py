@@ -362,7 +362,6 @@ class Bench:
         self._of = databases
         self._jobs, self._due, self._turns = jobs, due, turns
         self._console = console
-        self._at: datetime | None = None
 
     def _say(self, line: str) -> None:
         self._console.print(f"[dim]{time.strftime('%H:%M:%S')} {self._of.kind}: {line}[/]")
