@@ -239,8 +239,9 @@ def verify_chain(*, head: str = "") -> None:
     head
         The head that an earlier run printed: shows that nothing was written anew since.
     """
-    from models.database import reading, require_current_tables  # noqa: PLC0415  as above
+    from models.database import reading  # noqa: PLC0415  as above
     from models.receipts import verify_receipts  # noqa: PLC0415  as above
+    from models.tables import require_current_tables  # noqa: PLC0415  as above
 
     require_current_tables()
     with reading() as session:
@@ -273,8 +274,8 @@ def create(file: Annotated[Path, Parameter(allow_leading_hyphen=True)], /) -> No
 @database.command(name="upgrade")
 def upgrade_database() -> None:
     """Bring the tables to what this version needs; safe to repeat."""
-    from models.database import upgrade  # noqa: PLC0415  as above
     from models.settings import Settings  # noqa: PLC0415  as above
+    from models.tables import upgrade  # noqa: PLC0415  as above
 
     _console.print(f"tables at revision {upgrade(Settings().database)}")
 

@@ -7,12 +7,13 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
-from models.database import database_time, require_current_tables, writing
+from models.database import database_time, writing
 from models.errors import DatabaseError, RequestError
 from models.lifecycle import Actor
 from models.locations import load_locations
 from models.requests import REQUEST_BYTES_MAX, JobRequest, parse
 from models.settings import Settings
+from models.tables import require_current_tables
 from models.updates import put_job
 
 _STDIN: Final = Path("-")

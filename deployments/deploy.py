@@ -28,10 +28,10 @@ from rich.console import Console
 
 from deployments.serving import deployments
 from flows.advance_jobs import advance_jobs
-from models.database import require_current_tables
 from models.errors import PrefectAwayError, RequestError, SettingsError
 from models.runs import TAG
 from models.settings import Settings
+from models.tables import require_current_tables
 
 CLOCK: Final = "clock"
 COPIES: Final = "copies"

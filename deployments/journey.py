@@ -43,13 +43,14 @@ from flows.import_drives import import_drives
 from flows.return_drives import return_drives
 from flows.ship_job import ship_job
 from models.copy_logs import DriveStatus, read_copy_log
-from models.database import database_time, reading, upgrade, writing
+from models.database import database_time, reading, writing
 from models.drives import drives_of
 from models.errors import DrivepostError, RequestError
 from models.jobs import read_job, request_cancel
 from models.lifecycle import Actor, DriveState, JobState
 from models.receipts import verify_receipts
 from models.runs import runs_to_forget
+from models.tables import upgrade
 
 _NOT_POSTED: Final = frozenset({"__pycache__", "site-packages"})
 _ENOUGH_BYTES: Final = 64 * 2**20

@@ -43,9 +43,9 @@ from flows.ship_job import ship_job
 from flows.show_board import show_board
 from flows.show_dashboard import show_dashboard
 from flows.show_job import show_job
-from models.database import require_current_tables
 from models.runs import OPERATOR, TAG
 from models.settings import Settings
+from models.tables import require_current_tables
 
 POLL_SECONDS: Final = 2.0
 """How often the served flows ask Prefect for work; 2 s make a trigger start within about 3 s."""

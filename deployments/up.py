@@ -14,10 +14,10 @@ from typing import Final, NoReturn
 from rich.console import Console
 
 from deployments.processes import PrefectServer, Process
-from models.database import upgrade
 from models.errors import PrefectAwayError, SettingsError
 from models.locations import load_locations
 from models.settings import Settings
+from models.tables import upgrade
 
 _STOP_SERVING_SECONDS: Final = 5.0
 _STOP_SERVER_SECONDS: Final = 3.0

@@ -13,13 +13,14 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.database import reading, require_current_tables
+from models.database import reading
 from models.errors import DatabaseError, JobNotFoundError
 from models.faults import without_data
 from models.job_facts import DriveFacts, percent_of
 from models.jobs import find_job
 from models.lifecycle import DriveState
 from models.progress import JobProgress, read_progress
+from models.tables import require_current_tables
 
 _LOOK_SECONDS: Final = 1.0
 _AWAY_SECONDS_MAX: Final = 600.0

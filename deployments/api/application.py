@@ -27,10 +27,10 @@ from deployments.api.paths import AnyCase
 from deployments.api.proxies import BehindProxy
 from deployments.api.refusals import answer, of_query, of_routing
 from deployments.api.tokens import tokens_of
-from models.database import require_current_tables
 from models.locations import load_locations
 from models.log_guard import guard_logs
 from models.settings import Settings
+from models.tables import require_current_tables
 
 _LOOK_SECONDS: Final = 2.0
 _THREADS: Final = 15

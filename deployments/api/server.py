@@ -11,10 +11,10 @@ import uvicorn
 
 from deployments.api.envelope import log_to_stderr
 from deployments.api.tokens import read_local_token
-from models.database import require_current_tables
 from models.errors import DrivepostError, SettingsError
 from models.locations import load_locations
 from models.settings import Settings
+from models.tables import require_current_tables
 
 _STOP_SECONDS_MAX: Final = 5
 _START_SECONDS_MAX: Final = 60

@@ -58,10 +58,10 @@ from sqlmodel.sql.expression import SelectOfScalar
 from deployments.api.application import _THREADS
 from deployments.api.server import _listen, uvicorn_settings
 from deployments.api.tokens import read_local_token
-from models.database import upgrade
 from models.key_files import use_ring
 from models.locations import Location, LocationProperties, load_locations
 from models.settings import Settings
+from models.tables import upgrade
 
 _TARGET: Final = 1.5
 _START_SECONDS_MAX: Final = 60.0

@@ -22,7 +22,7 @@ from rich.console import Console
 from sqlmodel import col, select
 
 from models import database
-from models.database import engine, reading, upgrade, writing
+from models.database import engine, reading, writing
 from models.key_files import use_ring
 from models.receipts import (
     Deletion,
@@ -35,6 +35,7 @@ from models.receipts import (
     verify_receipts,
 )
 from models.settings import Settings
+from models.tables import upgrade
 
 _T = TypeVar("_T")
 

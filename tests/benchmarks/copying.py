@@ -56,6 +56,7 @@ from models import database
 from models.key_files import use_ring
 from models.manifests import BLOCK_BYTES_MAX, Blob, Block, ImportDisposition, ManifestWriter
 from models.settings import Settings
+from models.tables import upgrade
 from tests.benchmarks.copiers import warm_memory
 from tests.builders import received_of_entries
 from tests.store_servers import StoreServer, serve_azurite, serve_s3
@@ -283,7 +284,7 @@ def _world(files: Files) -> Iterator[World]:
             },
         ):
             entry = _make_drive(world)
-            database.upgrade(Settings().database)
+            upgrade(Settings().database)
             received_of_entries([entry])
             database.engine().dispose()
             database.engine.cache_clear()

@@ -39,7 +39,7 @@ import flows.enforce_retention
 import tasks.retention
 from models import database
 from models.columns import UtcDateTime
-from models.database import database_time, engine, reading, upgrade, writing
+from models.database import database_time, engine, reading, writing
 from models.deletion import count_expired_jobs, delete_expired_jobs
 from models.drives import drives_of
 from models.jobs import Job, read_job
@@ -48,6 +48,7 @@ from models.lifecycle import Actor, JobState
 from models.receipts import ReceiptEntry, verify_receipts
 from models.requests import UpdateJobBody
 from models.settings import Settings
+from models.tables import upgrade
 from models.updates import update_job
 from tests.benchmarks.many_jobs import Cohort, make_jobs, real_job
 

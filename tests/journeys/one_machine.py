@@ -29,7 +29,7 @@ def environment_of(data_directory: Path, prefect_tables: Path) -> dict[str, str]
         "DRIVEPOST_DATA_DIRECTORY": str(data_directory),
         "DRIVEPOST_PREFECT_PORT": str(_free_port()),
         "DRIVEPOST_API_PORT": "0",
-        "DRIVEPOST_ADVANCE_INTERVAL_SECONDS": "20",
+        "DRIVEPOST_ADVANCE_INTERVAL_SECONDS": "8",
     }
 
 

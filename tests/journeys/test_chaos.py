@@ -40,6 +40,7 @@ from models.receipts import OpenReceipt, ReceiptEntry, ReceiptStep, verify_recei
 from models.runs import JobRun
 from models.settings import Settings
 from models.shipping import ReturnAddress
+from models.tables import upgrade
 from tasks.dead_runs import bury_dead_runs
 from tasks.drives import check_in_drives, copies_to_start, find_lost_cancels, send_drives_back
 from tasks.jobs import accept_cancel, delete_rows_of_job, mark_as_shipped
@@ -67,13 +68,14 @@ class Extent:
     kills: int
     between_kills: float
     away_seconds: float
+    clock_seconds: int
     buries: bool
 
 
 # What gives no sign of life is buried by advance-jobs after three heartbeats, of half a minute at least; the small
 # test does not wait for that.
-SMALL: Final = Extent(jobs=5, kills=3, between_kills=2, away_seconds=1, buries=True)
-LARGE: Final = Extent(jobs=200, kills=40, between_kills=6, away_seconds=15, buries=False)
+SMALL: Final = Extent(jobs=5, kills=3, between_kills=2, away_seconds=1, clock_seconds=8, buries=True)
+LARGE: Final = Extent(jobs=200, kills=40, between_kills=6, away_seconds=15, clock_seconds=15, buries=False)
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def prefect_server(
-    postgres: Postgres, data_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, data_directory: Path, tmp_path: Path, extent: Extent, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Prefect]:
     """Start a Prefect server on it, beside our tables, with all flows deployed in a pool."""
     for name, value in {
@@ -98,7 +100,7 @@ def prefect_server(
         "PREFECT_WORKER_PREFETCH_SECONDS": "1",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "DRIVEPOST_DATABASE_URL": postgres.drivepost,
-        "DRIVEPOST_ADVANCE_INTERVAL_SECONDS": "15",
+        "DRIVEPOST_ADVANCE_INTERVAL_SECONDS": str(extent.clock_seconds),
         "DRIVEPOST_COPY_LEASE_SECONDS": str(LEASE_SECONDS),
         "DRIVEPOST_COPIES_AT_ONCE_MAX": "6",
         "DRIVEPOST_COPY_BATCH_BLOBS": "2",
@@ -109,7 +111,7 @@ def prefect_server(
     database.engine.cache_clear()
     use_ring(None)
     try:
-        database.upgrade(Settings().database)
+        upgrade(Settings().database)
         server.wait()
         with (
             temporary_settings({PREFECT_API_URL: server.api, PREFECT_API_AUTH_STRING: "operators:another"}),

@@ -20,17 +20,8 @@ from sqlmodel import Session, SQLModel, select
 import models.copies
 import models.runs
 import models.updates  # noqa: F401  importing a module of tables makes its tables known
-from models import database
-from models.database import (
-    database_time,
-    engine,
-    open_engine,
-    reading,
-    require_current_tables,
-    return_free_pages,
-    upgrade,
-    writing,
-)
+from models import database, tables
+from models.database import database_time, engine, open_engine, reading, return_free_pages, writing
 from models.deletion import delete_expired_jobs
 from models.errors import DatabaseError
 from models.jobs import Job
@@ -38,6 +29,7 @@ from models.lifecycle import JobState
 from models.runs import JobRun
 from models.settings import Settings
 from models.shipping import ReturnAddress
+from models.tables import require_current_tables, upgrade
 from tests.builders import NOON, job_in
 
 ROOT: Final = Path(__file__).parents[2]
@@ -130,7 +122,7 @@ def test_an_upgrade_may_be_repeated(any_database: str) -> None:
 
 def test_several_may_upgrade_at_once(empty_database: str) -> None:
     """Four processes that start together on an empty database: all of them find it made."""
-    line = f"from models.database import upgrade; print(upgrade({empty_database!r}))"
+    line = f"from models.tables import upgrade; print(upgrade({empty_database!r}))"
     started = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", line],
@@ -149,7 +141,7 @@ def test_several_may_upgrade_at_once(empty_database: str) -> None:
 def test_tables_go_and_come_back_the_same(any_database: str) -> None:
     """Down to nothing and up again."""
     before = picture(engine())
-    command.downgrade(database._alembic(any_database), "base")
+    command.downgrade(tables._alembic(any_database), "base")
     assert picture(engine()) == {}
     with pytest.raises(DatabaseError, match="run 'drivepost database upgrade'"):
         require_current_tables()
@@ -473,7 +465,7 @@ def test_a_database_of_before_is_written_anew(sqlite: str) -> None:
             job_in(session, JobState.CREATING, f"{MARK}{number}", NOON, **export, **nothing_sealed)
             for number in range(40)
         ]
-    command.downgrade(database._alembic(sqlite), "0001")
+    command.downgrade(tables._alembic(sqlite), "0001")
     engine().dispose()
     Settings().key_file.unlink()
     with closing(sqlite3.connect(sqlite.removeprefix("sqlite:///"), isolation_level=None)) as before:

@@ -13,12 +13,12 @@ from sqlalchemy import MetaData, inspect, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, col, delete, select
 
-from models import database
+from models import tables
 from models.clocks import Clock, look_at_clock
 from models.columns import Sealed
 from models.copies import BlobReport, DriveCopy
 from models.copy_logs import BlobStatus
-from models.database import engine, reading, require_current_tables, upgrade, writing
+from models.database import engine, reading, writing
 from models.drives import Drive, ExtraDrive, give_out_keys
 from models.errors import ClockJumpedError, DatabaseError, SealedValueError, SealingKeyError
 from models.events import EventKind, JobEvent
@@ -29,6 +29,7 @@ from models.lifecycle import Actor
 from models.sealing import KEY_BYTES, KeyRing, number_of
 from models.settings import Settings
 from models.shipping import Package, ReturnAddress, ReturnShipping
+from models.tables import require_current_tables, upgrade
 from tests.builders import NOON, events_of
 
 JOBS: Final = (UUID(int=0xA1), UUID(int=0xB2))
@@ -222,7 +223,7 @@ def old_database(any_database: str, data_directory: Path) -> str:
             SQLModel.metadata.drop_all(connection)
     Settings().key_file.unlink()
     use_ring(None)
-    command.upgrade(database._alembic(any_database), "0001")
+    command.upgrade(tables._alembic(any_database), "0001")
     found = MetaData()
     with engine().begin() as connection:
         found.reflect(connection)
@@ -386,7 +387,7 @@ def test_a_first_version_comes_back(old_database: str) -> None:
     upgrade(old_database)
     with engine().begin() as connection:
         connection.execute(text("UPDATE job_event SET kind = 'erased' WHERE kind = 'package overdue'"))
-    command.downgrade(database._alembic(old_database), "0001")
+    command.downgrade(tables._alembic(old_database), "0001")
     engine().dispose()
     after = rows_now()
     before["job_event"] = [row for row in before["job_event"] if row["kind"] != "package overdue"]
@@ -411,7 +412,7 @@ def test_a_way_down_with_a_wrong_key_is_refused_and_leaves_all_as_it_was(upgrade
     for keys, error in ((f"1:{'ee' * KEY_BYTES}", SealedValueError), (f"2:{'ee' * KEY_BYTES}", SealingKeyError)):
         Settings().key_file.write_text(keys)
         with pytest.raises(error):
-            command.downgrade(database._alembic(upgraded), "0001")
+            command.downgrade(tables._alembic(upgraded), "0001")
         engine().dispose()
         assert rows_now() == before
     Settings().key_file.write_text(good)
@@ -490,9 +491,9 @@ def test_an_old_database_without_rows_is_upgraded_too(old_database: str) -> None
 def migrate(url: str, target: str) -> None:
     """Bring the tables up or down to a version."""
     if revision() < target:
-        command.upgrade(database._alembic(url), target)
+        command.upgrade(tables._alembic(url), target)
     else:
-        command.downgrade(database._alembic(url), target)
+        command.downgrade(tables._alembic(url), target)
     engine().dispose()
     assert revision() == target
 
@@ -680,7 +681,7 @@ def test_an_upgrade_to_the_third_version_is_whole_or_not_at_all(
         with monkeypatch.context() as patch:
             patch.setattr(DefaultImpl, "_exec", cut)
             try:
-                command.upgrade(database._alembic(second_version), "0003")
+                command.upgrade(tables._alembic(second_version), "0003")
             except KeyboardInterrupt:
                 engine().dispose()
             else:

@@ -19,7 +19,7 @@ from models import database
 from models.alerts import alerts_to_send, jobs_to_tell_of
 from models.bay import tell_overdue_packages
 from models.copies import copies_under_way, due_copies, lost_cancels
-from models.database import engine, upgrade
+from models.database import engine
 from models.deletion import count_expired_jobs, delete_expired_jobs, delete_job, expired_jobs
 from models.erasure import due_erasures
 from models.jobs import Job
@@ -29,6 +29,7 @@ from models.receipts import close_receipts, finished_receipts
 from models.runs import runs_to_forget, strike_run
 from models.sealing_keys import follow
 from models.settings import Settings
+from models.tables import upgrade
 from tests.benchmarks.many_jobs import Cohort, make_jobs, real_job
 from tests.builders import NOON
 

@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlmodel import SQLModel, col, delete, select
 
 from models.columns import Sealed
-from models.database import database_time, engine, open_engine, reading, upgrade, writing
+from models.database import database_time, engine, open_engine, reading, writing
 from models.drives import Drive, drives_of
 from models.errors import SealedValueError, SealingKeyError
 from models.jobs import Job, find_job
@@ -43,6 +43,7 @@ from models.sealing import KEY_BYTES, KeyRing, number_of
 from models.sealing_keys import SealingKey
 from models.settings import Settings
 from models.shipping import ReturnAddress
+from models.tables import upgrade
 from tasks.sealing import find_dropped_rotation, reseal_part, retire_older_keys
 from tests.builders import ADDRESS, DRIVE, NOON, job_in, with_every_row
 

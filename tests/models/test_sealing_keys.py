@@ -18,7 +18,7 @@ from sqlmodel import Session, SQLModel, select
 
 from models import database
 from models.columns import Sealed
-from models.database import engine, reading, require_current_tables, upgrade, writing
+from models.database import engine, reading, writing
 from models.drives import Drive, ExtraDrive
 from models.errors import DrivepostError, SealedValueError, SealingKeyError
 from models.key_files import add_key, destroy_keys, read_keys, ring, use_ring
@@ -36,6 +36,7 @@ from models.sealing_keys import (
 )
 from models.settings import Settings
 from models.shipping import Package
+from models.tables import require_current_tables, upgrade
 from tests.builders import ADDRESS, NOON, drive_of, job_in, with_every_row
 
 WRONG: Final = "ee" * KEY_BYTES
