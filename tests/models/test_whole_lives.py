@@ -652,7 +652,7 @@ class WholeLives(RuleBasedStateMachine):
 def test_whole_lives_are_as_the_specification_says(any_database: str, thorough: bool) -> None:
     """Any order of acts, on both databases."""
     effort = settings(
-        max_examples=300 if thorough else 25,
+        max_examples=300 if thorough else 15,
         stateful_step_count=60 if thorough else 35,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -939,7 +939,7 @@ def test_a_signal_between_any_two_lines_mixes_nothing_up(
     monkeypatch.setattr("tests.builders.BLOCK_BYTES_MAX", 10)
     monkeypatch.setattr("tasks.orders.BLOCK_BYTES_MAX", 10)
     contents = {"a": b"ours a", "b": b"ours b, of two blocks", "c": b"ours c"}
-    step = 1 if thorough else 7
+    step = 1 if thorough else 11
     for count in range(1, 2000, step):
         name = f"job{count}"
         for blob in contents:
