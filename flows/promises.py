@@ -116,7 +116,7 @@ Ended = State[Any]
 
 @cache
 def _set_imports_aside() -> None:
-    """Leave what was imported out of garbage collections: each look at it stops a process for over 0.1 s."""
+    """Leave what was imported since out of garbage collections too: they stop a process while they look."""
     gc.freeze()
 
 

@@ -48,6 +48,9 @@ def _no_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
         "advance_jobs.start_copies",
         "advance_jobs.hide_names",
         "advance_jobs.forget_runs",
+        "advance_jobs.drop_late_runs",
+        "advance_jobs.bury_dead_runs",
+        "advance_jobs.record_unbegun_runs",
         "delete_job.forget_runs",
     ):
         monkeypatch.setattr(f"flows.{place}", lambda *_: [])
