@@ -2,5 +2,6 @@
 
 import gc
 
-# A run's process imports Prefect first; while it imports ours, looks for garbage would look at all of that: 0.4 s.
+# A run's process imports Prefect first. Garbage collections during our imports would go through all of that again,
+# which takes 0.4 s.
 gc.freeze()
