@@ -109,7 +109,7 @@ class PrefectServer:
         arguments = [
             sys.executable,
             "-m",
-            "prefect",
+            "deployments.prefect_server",
             "server",
             "start",
             "--host",

@@ -66,16 +66,8 @@ class Portal:
 
     def __init__(self, page: Page, port: str, screenshots: Path) -> None:
         self.page = page
-        # It is told over what lies below, until somebody closes it.
-        self._went_wrong = page.get_by_text("Something went wrong")
-        page.add_locator_handler(self._went_wrong.first, self._close_what_went_wrong)
         self.url = f"http://127.0.0.1:{port}"
         self._screenshots = screenshots
-
-    def _close_what_went_wrong(self) -> None:
-        # Of several, one lies over the other.
-        closers = self.page.locator("#prefect-design-toast-app .p-toast__close-btn")
-        closers.evaluate_all("all => all.forEach(one => one.click())")
 
     def open(self, path: str) -> None:
         """Go to a page."""
@@ -101,14 +93,11 @@ class Portal:
         for number in range(ticks):
             self.page.locator("input[type=checkbox]").nth(number).dispatch_event("click")
         before = set(self._runs_of(deployment))
-        # The page tells of the run for a few seconds, which a busy machine may take to draw it. And on SQLite
-        # Prefect is busy at times: something "went wrong", and an operator sends the form again.
+        # The page tells of the run for a few seconds, which a busy machine may take to draw it.
         self.page.get_by_role("button", name="Submit").click()
         give_up = time.monotonic() + _LOOK_SECONDS_MAX
         while not (made := set(self._runs_of(deployment)) - before):
             assert time.monotonic() < give_up, f"no run was made: {self.page.inner_text('body')}"
-            if self._went_wrong.count():
-                self.page.get_by_role("button", name="Submit").click()
             self.page.wait_for_timeout(_POLL_MILLISECONDS)
         run_id = made.pop()
         # Drawn before, the page would not look again for the run's last line.

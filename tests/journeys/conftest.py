@@ -20,8 +20,6 @@ def prefect_server(prefect_tables: Path) -> Iterator[PrefectServer]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="drivepost-prefect-") as folder:
         # Who looks for an event does not wait five seconds for it.
         patch.setenv("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL", "0.3")
-        # On SQLite the server is busy at times, and says so; who hears it asks again after seconds.
-        patch.setattr("prefect.client.base.clamped_poisson_interval", lambda seconds, _: seconds / 4)
         home = Path(folder)
         (home / "prefect").mkdir()
         shutil.copy(prefect_tables, home / "prefect")

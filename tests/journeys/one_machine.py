@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -17,6 +17,8 @@ import pytest
 from deployments.processes import _free_port
 from models import database
 from models.key_files import use_ring
+
+_ANSWER_SECONDS_MAX: Final = 60.0
 
 
 def environment_of(data_directory: Path, prefect_tables: Path) -> dict[str, str]:
@@ -119,12 +121,14 @@ class PrefectApi:
     """Prefect's API as any client sees it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._url = f"http://127.0.0.1:{environment['DRIVEPOST_PREFECT_PORT']}/api"
+        self._http = httpx.Client(
+            base_url=f"http://127.0.0.1:{environment['DRIVEPOST_PREFECT_PORT']}/api", timeout=_ANSWER_SECONDS_MAX
+        )
 
     def ended_runs(self, flow: str) -> list[dict[str, Any]]:
         """Find the runs of a flow that ended."""
-        found = httpx.post(
-            f"{self._url}/flow_runs/filter",
+        found = self._http.post(
+            "/flow_runs/filter",
             json={
                 "flows": {"name": {"any_": [flow]}},
                 "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
@@ -134,41 +138,27 @@ class PrefectApi:
 
     def take_place(self, flow: str) -> None:
         """Take the one place that a flow's deployment has, as a killed run does."""
-        deployment = httpx.get(f"{self._url}/deployments/name/{flow}/{flow}").raise_for_status().json()
-        limit = f"{self._url}/v2/concurrency_limits/deployment:{deployment['id']}"
+        deployment = self._http.get(f"/deployments/name/{flow}/{flow}").raise_for_status().json()
+        limit = f"/v2/concurrency_limits/deployment:{deployment['id']}"
 
         def is_taken() -> bool:
-            # On SQLite the server is busy at times, and says so.
-            answer = httpx.patch(limit, json={"active_slots": 1})
-            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                return False
-            answer.raise_for_status()
-            return bool(httpx.get(limit).json()["active_slots"] == 1)
+            self._http.patch(limit, json={"active_slots": 1}).raise_for_status()
+            return bool(self._http.get(limit).json()["active_slots"] == 1)
 
         awaited(is_taken)
 
     def trigger(self, flow: str, **parameters: object) -> str:
         """Trigger a flow as an operator does; gives the run's id."""
-        deployment = httpx.get(f"{self._url}/deployments/name/{flow}/{flow}").raise_for_status().json()
-        url = f"{self._url}/deployments/{deployment['id']}/create_flow_run"
-
-        def made() -> httpx.Response | None:
-            # On SQLite the server is busy at times, and says so.
-            answer = httpx.post(url, json={"parameters": parameters})
-            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
-
-        answer: httpx.Response = awaited(made)
-        return str(answer.raise_for_status().json()["id"])
+        deployment = self._http.get(f"/deployments/name/{flow}/{flow}").raise_for_status().json()
+        made = self._http.post(f"/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters})
+        return str(made.raise_for_status().json()["id"])
 
     def state_after(self, flow: str, **parameters: object) -> dict[str, Any]:
         """Trigger a flow as an operator does, and wait for its end."""
         run_id = self.trigger(flow, **parameters)
 
         def ended() -> dict[str, Any] | None:
-            answer = httpx.get(f"{self._url}/flow_runs/{run_id}")
-            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                return None
-            run: dict[str, Any] = answer.raise_for_status().json()
+            run: dict[str, Any] = self._http.get(f"/flow_runs/{run_id}").raise_for_status().json()
             state: dict[str, Any] = run["state"]
             return state if state["type"] in {"COMPLETED", "FAILED", "CRASHED"} else None
 
@@ -176,7 +166,5 @@ class PrefectApi:
 
     def tells_of(self, job_id: object) -> bool:
         """Tell whether a run still names a job in its parameters, or is on our list of its runs."""
-        found = httpx.post(f"{self._url}/flow_runs/filter", json={"limit": 200})
-        if found.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-            return True
+        found = self._http.post("/flow_runs/filter", json={"limit": 200})
         return str(job_id) in found.raise_for_status().text
