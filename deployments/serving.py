@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+import time
 from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import version
@@ -52,6 +53,8 @@ POLL_SECONDS: Final = 2.0
 
 _BOARD_EVERY: Final = timedelta(minutes=5)
 
+_START_SECONDS_MAX: Final = 120.0
+_LOOK_SECONDS: Final = 0.2
 _PAGE: Final = 200
 _PAGES_MAX: Final = 50
 
@@ -130,18 +133,29 @@ def bury_the_dead() -> None:
                 client.update_global_concurrency_limit(f"deployment:{deployment.id}", free)
 
 
+def _await_prefect() -> None:
+    """Wait for a server that starts together with us."""
+    give_up = time.monotonic() + _START_SECONDS_MAX
+    with get_client(sync_client=True) as client:
+        while (fault := client.api_healthcheck()) is not None:
+            if time.monotonic() > give_up:
+                raise fault
+            time.sleep(_LOOK_SECONDS)
+
+
 def serve_all(ready: Path, *, alone: bool) -> None:
     """Serve every deployment until told to stop; schedules are left as they are.
 
     Args:
         ready: a file that is made once everything is deployed.
-        alone: nobody else serves flows on this Prefect server, so that what seems to work is dead.
+        alone: nobody else serves flows on this Prefect server, which may still start; what seems to work is dead.
 
     Raises:
         DatabaseError: the tables are not those of this version.
     """
     require_current_tables()
     if alone:
+        _await_prefect()
         bury_the_dead()
     logging.getLogger("prefect.runner").setLevel(logging.WARNING)
     runner = Runner(query_seconds=POLL_SECONDS, pause_on_shutdown=False, limit=None)

@@ -22,7 +22,7 @@ from models.tables import upgrade
 _STOP_SERVING_SECONDS: Final = 5.0
 _STOP_SERVER_SECONDS: Final = 3.0
 _DEPLOY_SECONDS_MAX: Final = 120.0
-_LOOK_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.2
 
 
 def up(console: Console) -> None:
@@ -57,7 +57,6 @@ def up(console: Console) -> None:
                 settings.data_directory / "prefect", settings.prefect_port, logs / "prefect.log"
             )
             stack.callback(server.stop, _STOP_SERVER_SECONDS)
-            server.wait()
             environment, ui = dict(server.environment), server.ui
         # What a run logs is to be read in the UI, and goes with its job; the file is for our own troubles.
         environment["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
@@ -73,6 +72,9 @@ def up(console: Console) -> None:
         stack.callback(serving.stop, _STOP_SERVING_SECONDS)
         answering, listens = _serve_api(environment, logs)
         stack.callback(answering.stop, _STOP_SERVING_SECONDS)
+        # Last: what the others import takes as long as the server's start.
+        if server:
+            server.wait()
         _wait_for(ready, serving, "the flows could not be deployed", logs / "flows.log")
         _wait_for(listens, answering, "the REST API could not be served", logs / "api.log")
         console.print(f"Prefect's UI: [bold]{ui}[/bold]")
