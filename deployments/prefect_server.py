@@ -1,4 +1,4 @@
-"""Prefect's command line, whose server on SQLite lets writers wait for each other and turns none away."""
+"""Prefect's command line, whose server on SQLite lets writers wait for each other instead of turning them away."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,9 +22,9 @@ class QueueingSqlite(AioSqliteConfiguration):
     async def begin_transaction(
         self,
         session: AsyncSession,
-        with_for_update: bool = False,  # noqa: ARG002, FBT001, FBT002  as it is called; it is always so
+        with_for_update: bool = False,  # noqa: ARG002, FBT001, FBT002  Prefect's signature
     ) -> AsyncIterator[AsyncSessionTransaction]:
-        """Begin a transaction; it waits for the lock, a minute at most."""
+        """Begin a transaction; who waits for the lock for a minute is refused, as by Prefect's own."""
         async with super().begin_transaction(session, with_for_update=True) as transaction:
             yield transaction
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, Self
@@ -36,7 +36,7 @@ class Process:
     def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path, pid_file: Path) -> None:
         for file in (log, pid_file):
             file.parent.mkdir(parents=True, exist_ok=True)
-        _end_orphan(pid_file, arguments)
+        _end_orphan(pid_file, arguments[1:3])
         if log.exists() and log.stat().st_size > _LOG_BYTES_MAX:
             log.replace(log.with_suffix(".old.log"))
         self._log: IO[bytes] = log.open("ab")
@@ -68,14 +68,14 @@ class Process:
         self._pid_file.unlink(missing_ok=True)
 
 
-def _end_orphan(pid_file: Path, arguments: list[str]) -> None:
+def _end_orphan(pid_file: Path, words: Sequence[str]) -> None:
     try:
         pid = int(pid_file.read_text("ascii"))
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError):
         return
     # The id may be another program's by now.
-    if all(argument.encode() in command for argument in arguments[1:3]):
+    if all(word.encode() in command for word in words):
         _end_group(pid)
 
 
@@ -118,7 +118,8 @@ class PrefectServer:
             str(self.port),
         ]
         pid_file = home / "server.pid"
-        _end_orphan(pid_file, arguments)
+        # By what each version of ours starts it with: two servers on one database do everything twice.
+        _end_orphan(pid_file, ["server", "start", "--port"])
         _require_free(self.port)
         self._process = Process(arguments, {**self.environment, **_SERVER_ENVIRONMENT}, log, pid_file)
         self._log = log
@@ -139,15 +140,9 @@ class PrefectServer:
         Raises:
             PrefectAwayError: it ended, or did not answer in two minutes; the text names its log.
         """
-        give_up = time.monotonic() + _START_SECONDS_MAX
-        # One client for all looks: each would read the certificates again, as a start has no time for.
-        with httpx.Client(timeout=2) as client:
-            while time.monotonic() < give_up and self.is_running():
-                if _answers(client, self.api):
-                    return
-                time.sleep(_LOOK_SECONDS)
-        self.stop(1)
-        raise PrefectAwayError(f"Prefect's server did not come up; {self._log} tells why")
+        if not comes_up(self.api, self.is_running):
+            self.stop(1)
+            raise PrefectAwayError(f"Prefect's server did not come up; {self._log} tells why")
 
     def is_running(self) -> bool:
         """Tell whether it runs."""
@@ -185,6 +180,23 @@ def client_environment(home: Path, port: int) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
+
+
+def comes_up(api: str, goes_on: Callable[[], bool] = lambda: True) -> bool:
+    """Wait until a Prefect server answers, two minutes at most; gives whether it does.
+
+    Args:
+        api: the address of its API.
+        goes_on: whether it is still worth waiting.
+    """
+    give_up = time.monotonic() + _START_SECONDS_MAX
+    # One client for all looks: each would read the certificates again, as a start has no time for.
+    with httpx.Client(timeout=2) as client:
+        while time.monotonic() < give_up and goes_on():
+            if _answers(client, api):
+                return True
+            time.sleep(_LOOK_SECONDS)
+    return False
 
 
 def _answers(client: httpx.Client, api: str) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import sys
-import time
 from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import version
@@ -19,9 +18,11 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, Schedule
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 
+from deployments.processes import comes_up
 from flows.advance_jobs import advance_jobs
 from flows.cancel_job import cancel_job
 from flows.check_in_drives import check_in_drives
@@ -44,6 +45,7 @@ from flows.ship_job import ship_job
 from flows.show_board import show_board
 from flows.show_dashboard import show_dashboard
 from flows.show_job import show_job
+from models.errors import PrefectAwayError
 from models.runs import OPERATOR, TAG
 from models.settings import Settings
 from models.tables import require_current_tables
@@ -53,8 +55,6 @@ POLL_SECONDS: Final = 2.0
 
 _BOARD_EVERY: Final = timedelta(minutes=5)
 
-_START_SECONDS_MAX: Final = 120.0
-_LOOK_SECONDS: Final = 0.2
 _PAGE: Final = 200
 _PAGES_MAX: Final = 50
 
@@ -133,36 +133,29 @@ def bury_the_dead() -> None:
                 client.update_global_concurrency_limit(f"deployment:{deployment.id}", free)
 
 
-def _await_prefect() -> None:
-    """Wait for a server that starts together with us."""
-    give_up = time.monotonic() + _START_SECONDS_MAX
-    with get_client(sync_client=True) as client:
-        while (fault := client.api_healthcheck()) is not None:
-            if time.monotonic() > give_up:
-                raise fault
-            time.sleep(_LOOK_SECONDS)
-
-
 def serve_all(ready: Path, *, alone: bool) -> None:
     """Serve every deployment until told to stop; schedules are left as they are.
 
     Args:
         ready: a file that is made once everything is deployed.
-        alone: nobody else serves flows on this Prefect server, which may still start; what seems to work is dead.
+        alone: nobody else serves flows on this Prefect server, so that what seems to work is dead; the server may
+            still be starting.
 
     Raises:
+        PrefectAwayError: the server does not come up.
         DatabaseError: the tables are not those of this version.
     """
     require_current_tables()
-    if alone:
-        _await_prefect()
-        bury_the_dead()
     logging.getLogger("prefect.runner").setLevel(logging.WARNING)
-    runner = Runner(query_seconds=POLL_SECONDS, pause_on_shutdown=False, limit=None)
-    for deployment in deployments(Settings()):
-        runner.add_deployment(deployment)
-    ready.touch()
     with suppress(KeyboardInterrupt, TerminationSignal):
+        if alone:
+            if not comes_up(PREFECT_API_URL.value()):
+                raise PrefectAwayError("Prefect's server did not come up")
+            bury_the_dead()
+        runner = Runner(query_seconds=POLL_SECONDS, pause_on_shutdown=False, limit=None)
+        for deployment in deployments(Settings()):
+            runner.add_deployment(deployment)
+        ready.touch()
         asyncio.run(runner.start())
 
 

@@ -70,11 +70,12 @@ def up(console: Console) -> None:
             logs / "flows.pid",
         )
         stack.callback(serving.stop, _STOP_SERVING_SECONDS)
-        answering, listens = _serve_api(environment, logs)
-        stack.callback(answering.stop, _STOP_SERVING_SECONDS)
-        # Last: what the others import takes as long as the server's start.
+        # Not before the flows' process is begun, which imports meanwhile, and not after the API is, whose errands
+        # go to the server.
         if server:
             server.wait()
+        answering, listens = _serve_api(environment, logs)
+        stack.callback(answering.stop, _STOP_SERVING_SECONDS)
         _wait_for(ready, serving, "the flows could not be deployed", logs / "flows.log")
         _wait_for(listens, answering, "the REST API could not be served", logs / "api.log")
         console.print(f"Prefect's UI: [bold]{ui}[/bold]")

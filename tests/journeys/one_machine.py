@@ -140,12 +140,7 @@ class PrefectApi:
         """Take the one place that a flow's deployment has, as a killed run does."""
         deployment = self._http.get(f"/deployments/name/{flow}/{flow}").raise_for_status().json()
         limit = f"/v2/concurrency_limits/deployment:{deployment['id']}"
-
-        def is_taken() -> bool:
-            self._http.patch(limit, json={"active_slots": 1}).raise_for_status()
-            return bool(self._http.get(limit).json()["active_slots"] == 1)
-
-        awaited(is_taken)
+        self._http.patch(limit, json={"active_slots": 1}).raise_for_status()
 
     def trigger(self, flow: str, **parameters: object) -> str:
         """Trigger a flow as an operator does; gives the run's id."""

@@ -454,7 +454,8 @@ def _states(customers: Customers) -> list[str]:
     for life in customers.lives:
         if not life.is_over:
             with reading() as session:
-                told.append(f"{life.number} ({life.fate}): {read_job(session, life.job_id).state}")
+                job = session.get(Job, life.job_id)
+            told.append(f"{life.number} ({life.fate}): {job.state if job else 'deleted'}")
     return told
 
 

@@ -912,7 +912,8 @@ def test_an_export_killed_anywhere_goes_on_and_ends_the_same(thorough: bool) -> 
         run_out(job_id)
         after = finished()
         again = [path for path, file in before.items() if after.get(path) != file]
-        assert len(again) <= LIMITS.requests_at_once, "what was in flight, and no more"
+        # As many are copied, and as many may have been and be in no journal yet.
+        assert len(again) <= 2 * LIMITS.requests_at_once, "what was in flight, and no more"
         if ended.returncode == 0:
             break
         assert ended.returncode == -signal.SIGKILL, ended.stderr
