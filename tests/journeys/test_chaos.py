@@ -236,7 +236,16 @@ class Customers:
             life.is_over = True
             return
         life.copies = max(life.copies, job.copy_token)
-        if job.state in ENDS:
+        # Who looks seldom may find it copied already, or at its end.
+        if (
+            life.fate == "erased"
+            and not life.is_wished
+            and job.state not in {JobState.CREATING, JobState.SHIPPING}
+        ):
+            with writing() as session:
+                wish_erasure(session, life.job_id, at=now, by=Actor.OPERATOR)
+            life.is_wished = True
+        elif job.state in ENDS:
             self._end(life, job, now)
         elif life.is_cancelled:
             return
@@ -246,10 +255,6 @@ class Customers:
             mark_as_shipped.fn(life.job_id, None)
         elif job.state is JobState.SHIPPING:
             check_in_drives.fn(life.job_id, Settings().bay)
-        elif job.state is JobState.RECEIVED and life.fate == "erased" and not life.is_wished:
-            with writing() as session:
-                wish_erasure(session, life.job_id, at=now, by=Actor.OPERATOR)
-            life.is_wished = True
         elif job.state is JobState.PACKAGING:
             send_drives_back.fn(life.job_id, None)
             shutil.rmtree(self._folder / "bay" / f"SERIAL{life.number}", ignore_errors=True)
