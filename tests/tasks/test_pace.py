@@ -61,11 +61,11 @@ def test_while_others_wait_batches_are_very_short_and_followed_by_a_pause_as_lon
     """Until nobody has acted for two seconds."""
     watch = Watch()
     pace = watch.pace(500, one_at_a_time=True)
-    assert watch.work(pace, 2**-12, 10, others=None)[-1] == 32
+    assert watch.work(pace, 2**-12, 10, others=None)[-1] == 20
     assert len(watch.pauses) == 9, "before the second batch nothing is known"
     assert not pace.is_alone
-    assert watch.pauses[-1] == 32 * 2**-12
-    assert watch.work(pace, 1, 2, others=None) == [32, 8]
+    assert watch.pauses[-1] == 20 * 2**-12
+    assert watch.work(pace, 1, 2, others=None) == [20, 4]
     pauses = len(watch.pauses)
     watch.now += 2
     assert watch.work(pace, 2**-13)[-1] == 500
