@@ -49,7 +49,7 @@ def find_traces(request_file: RequestFile = "") -> Ended:
     """
     settings = Settings()
     if request_file:
-        # Of a run that was cut: asked again, it finds no file to begin with.
+        # What a run that was cut left of its file: asked again, it finds none to begin with.
         remove_spent_requests(settings.intake)
         words = read_words(settings.intake / request_file)
         remove_request_file(settings.intake / request_file)
