@@ -15,7 +15,7 @@ from models.errors import TracesFoundError
 from models.settings import Settings
 from tasks.artifacts import show_table
 from tasks.canaries import create_canary_job, read_words
-from tasks.intake import remove_request_file, remove_spent_requests
+from tasks.intake import remove_request_file
 from tasks.jobs import accept_cancel, complete_cancelled_job, delete_rows_of_job
 from tasks.trace_places import Places, search_places
 from tasks.traces import Report
@@ -49,8 +49,6 @@ def find_traces(request_file: RequestFile = "") -> Ended:
     """
     settings = Settings()
     if request_file:
-        # What a run that was cut left of its file: asked again, it finds none to begin with.
-        remove_spent_requests(settings.intake)
         words = read_words(settings.intake / request_file)
         remove_request_file(settings.intake / request_file)
     else:

@@ -14,7 +14,7 @@ from models.locations import load_locations
 from models.requests import JobRequest, Shape, parse
 from models.updates import put_job
 from tasks.acts import act
-from tasks.intake import read_request_file
+from tasks.intake import erase_spent, read_request_file
 
 _ACCOUNT: Final = (
     "/subscriptions/drivepost/resourceGroups/canaries/providers/Microsoft.Storage/storageAccounts/canaries"
@@ -87,8 +87,11 @@ def create_canary_job(locations_file: Path | None) -> tuple[UUID, list[str]]:
 def read_words(file: Path) -> list[str]:
     """Read the words that an operator looks for: a request file `{"words": ["…", …]}`.
 
+    What a run that was cut left of such a file is removed, too: asked again, it finds no file to begin with.
+
     Raises:
         IntakeError: the file cannot be read.
         RequestError: it is of another shape.
     """
+    erase_spent(file.parent)
     return parse(WordsRequest, read_request_file(file)).words

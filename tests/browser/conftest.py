@@ -93,13 +93,13 @@ class Portal:
         for number in range(ticks):
             self.page.locator("input[type=checkbox]").nth(number).dispatch_event("click")
         before = set(self._runs_of(deployment))
-        # The page tells of the run for a few seconds, which a busy machine may take to draw it.
         self.page.get_by_role("button", name="Submit").click()
+        # The page tells of the run for a few seconds, which a busy machine may take to draw it.
         give_up = time.monotonic() + _LOOK_SECONDS_MAX
         while not (made := set(self._runs_of(deployment)) - before):
             assert time.monotonic() < give_up, f"no run was made: {self.page.inner_text('body')}"
             self.page.wait_for_timeout(_POLL_MILLISECONDS)
-        run_id = made.pop()
+        (run_id,) = made
         # Drawn before, the page would not look again for the run's last line.
         awaited(lambda: self._has_ended(run_id))
         self.open(f"/runs/flow-run/{run_id}")

@@ -141,6 +141,7 @@ class PrefectApi:
         deployment = self._http.get(f"/deployments/name/{flow}/{flow}").raise_for_status().json()
         limit = f"/v2/concurrency_limits/deployment:{deployment['id']}"
         self._http.patch(limit, json={"active_slots": 1}).raise_for_status()
+        assert self._http.get(limit).json()["active_slots"] == 1
 
     def trigger(self, flow: str, **parameters: object) -> str:
         """Trigger a flow as an operator does; gives the run's id."""
