@@ -201,7 +201,7 @@ def tell_overdue_packages(session: Session, at: datetime, rows_max: int) -> Sequ
     Returns:
         Ids of the jobs found now, at most `rows_max`; a job that was told of is not found again.
     """
-    told = select(JobEvent.id).where(
+    told = select(JobEvent.number).where(
         col(JobEvent.job_id) == col(Job.id), col(JobEvent.kind) == EventKind.PACKAGE_OVERDUE
     )
     overdue = session.exec(

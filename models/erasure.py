@@ -182,12 +182,12 @@ def _needs(at: datetime) -> Sequence[tuple[ColumnElement[bool], str]]:
     )
     awaited = select(Drive.job_id).where(of_job, col(Drive.state) == DriveState.SPECIFIED)
     known = select(Drive.job_id).where(of_job)
-    overdue = select(JobEvent.id).where(
+    overdue = select(JobEvent.number).where(
         col(JobEvent.job_id) == col(Job.id), col(JobEvent.kind) == EventKind.PACKAGE_OVERDUE
     )
     # The drives of an Export job are made known when they come.
     unknown = and_(col(Job.job_type) == JobType.EXPORT, ~known.exists(), ~overdue.exists())
-    shipped = select(JobEvent.id).where(
+    shipped = select(JobEvent.number).where(
         col(JobEvent.job_id) == col(Job.id),
         col(JobEvent.kind) == EventKind.MOVED,
         col(JobEvent.target) == JobState.SHIPPING,

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Index, text
 from sqlmodel import Field, SQLModel
@@ -32,10 +32,7 @@ class EventKind(StrEnum):
     HOLD_RELEASED = "hold released"
 
 
-MADE_BY_OPERATOR: Final = text(
-    f"kind IN ('{EventKind.CREATED}', '{EventKind.REPLACED}') AND \"by\" = '{Actor.OPERATOR}'"
-)
-"""Tells of an event, as a condition, whether an operator made the job, or made it anew."""
+_FROM_INTAKE: Final = text("intake_id IS NOT NULL")
 
 
 class JobEvent(SQLModel, table=True):
@@ -43,22 +40,26 @@ class JobEvent(SQLModel, table=True):
 
     `number` grows from event to event. `source` and `target` are states, of the job or of the drive that
     `drive_number` names; `what` names the properties that an update changed, or why a legal hold was placed or
-    released. No row holds a person's data.
+    released. Where a request file of the intake made the job, or made it anew, `intake_id` is the id that the file
+    goes by. No row holds a person's data.
     """
 
     __tablename__ = "job_event"
     __table_args__ = (
-        # A deletion asks for them alone.
+        # Few events have one, and an index of random ids is dear to every row in it.
         Index(
-            "ix_job_event_made_by_operator",
-            "job_id",
-            sqlite_where=MADE_BY_OPERATOR,
-            postgresql_where=MADE_BY_OPERATOR,
+            "ix_job_event_intake_id",
+            "intake_id",
+            unique=True,
+            sqlite_where=_FROM_INTAKE,
+            postgresql_where=_FROM_INTAKE,
         ),
+        # A deletion asks for them alone.
+        Index("ix_job_event_from_intake", "job_id", sqlite_where=_FROM_INTAKE, postgresql_where=_FROM_INTAKE),
     )
 
     number: int | None = Field(default=None, primary_key=True, sa_type=growing(), sa_column_kwargs=impersonal())
-    id: UUID = Field(default_factory=uuid4, unique=True, sa_column_kwargs=impersonal())
+    intake_id: UUID | None = Field(default=None, sa_column_kwargs=impersonal())
     job_id: UUID = Field(foreign_key="job.id", ondelete="CASCADE", index=True, sa_column_kwargs=impersonal())
     at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs=impersonal())
     kind: EventKind = Field(sa_type=words(EventKind), sa_column_kwargs=impersonal())

@@ -8,10 +8,11 @@ from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, update
+from sqlalchemy import Index, delete, text, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.batches import among
+from models.columns import BY_KEY
 from models.personal_data import impersonal
 
 TAG: Final = "drivepost"
@@ -25,10 +26,20 @@ class JobRun(SQLModel, table=True):
     """One flow run that worked on, or spoke of, one job; `is_job_deleted` says that it is to be forgotten."""
 
     __tablename__ = "job_run"
+    __table_args__ = (
+        Index(
+            "ix_job_run_to_forget",
+            "flow_run_id",
+            # As SQLAlchemy asks SQLite for it; another form it would not know again.
+            sqlite_where=text("is_job_deleted = 1"),
+            postgresql_where=text("is_job_deleted"),
+        ),
+        BY_KEY,
+    )
 
     job_id: UUID = Field(primary_key=True, sa_column_kwargs=impersonal())
     flow_run_id: UUID = Field(primary_key=True, index=True, sa_column_kwargs=impersonal())
-    is_job_deleted: bool = Field(default=False, index=True, sa_column_kwargs=impersonal())
+    is_job_deleted: bool = Field(default=False, sa_column_kwargs=impersonal())
 
 
 def record_run(session: Session, job_id: UUID, flow_run_id: UUID) -> None:

@@ -13,7 +13,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.batches import among
 from models.columns import UtcDateTime
-from models.events import MADE_BY_OPERATOR, JobEvent
+from models.events import JobEvent
 from models.personal_data import impersonal
 
 _REMEMBERED: Final = timedelta(days=90)
@@ -35,12 +35,12 @@ def remember_spent_requests(session: Session, job_ids: Collection[UUID], *, at: 
     old = select(SpentRequest.id).where(col(SpentRequest.at) <= at - _REMEMBERED)
     # What another deletion removes just now is not waited for.
     connection.execute(delete(SpentRequest).where(col(SpentRequest.id).in_(old.with_for_update(skip_locked=True))))
-    made_by = select(JobEvent.id, literal(at, UtcDateTime)).where(
-        among(connection, col(JobEvent.job_id), job_ids), MADE_BY_OPERATOR
+    made_by = select(JobEvent.intake_id, literal(at, UtcDateTime)).where(
+        among(connection, col(JobEvent.job_id), job_ids), col(JobEvent.intake_id).is_not(None)
     )
     connection.execute(insert(SpentRequest).from_select(["id", "at"], made_by))
 
 
-def was_spent(session: Session, event_id: UUID) -> bool:
+def was_spent(session: Session, intake_id: UUID) -> bool:
     """Tell whether a request was carried out, and its job deleted since."""
-    return session.get(SpentRequest, event_id) is not None
+    return session.get(SpentRequest, intake_id) is not None

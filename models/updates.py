@@ -6,7 +6,7 @@ Source: the specification, sections 2, 5 and 8.
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import delete, update
 from sqlalchemy.exc import IntegrityError
@@ -54,7 +54,7 @@ def put_job(
     *,
     at: datetime,
     by: Actor,
-    event_id: UUID | None = None,
+    intake_id: UUID | None = None,
 ) -> UUID:
     """Create a job, or replace it while it is Creating.
 
@@ -67,7 +67,7 @@ def put_job(
         locations: the sites there are.
         at: now, aware UTC.
         by: who asks.
-        event_id: names this very act, so that doing it twice does it once.
+        intake_id: that the request's file goes by in the intake, so that doing it twice does it once.
 
     Returns:
         The job's opaque id; a replaced job keeps its own.
@@ -78,11 +78,11 @@ def put_job(
         CancelAcceptedError: a job of that name is being cancelled.
         JobHeldError: a job of that name is under legal hold.
     """
-    if event_id is not None:
-        acted = session.exec(select(JobEvent.job_id).where(col(JobEvent.id) == event_id)).one_or_none()
+    if intake_id is not None:
+        acted = session.exec(select(JobEvent.job_id).where(col(JobEvent.intake_id) == intake_id)).one_or_none()
         if acted is not None:
             return acted
-    return put_new_or_replace(session, request, locations, at=at, by=by, event_id=event_id)[0].id
+    return put_new_or_replace(session, request, locations, at=at, by=by, intake_id=intake_id)[0].id
 
 
 def put_new_or_replace(
@@ -92,7 +92,7 @@ def put_new_or_replace(
     *,
     at: datetime,
     by: Actor,
-    event_id: UUID | None = None,
+    intake_id: UUID | None = None,
 ) -> tuple[Job, bool]:
     """Create a job, or replace it while it is Creating, as `put_job` does; each time it is called.
 
@@ -121,7 +121,7 @@ def put_new_or_replace(
     add_drives(session, job.id, details.drive_list or [], at)
     if request.save_carrier_and_return_address_as_default:
         save_as_default(session, request.user_id, request.body.properties, at)
-    session.add(JobEvent(id=event_id or uuid4(), job_id=job.id, at=at, kind=kind, by=by, target=job.state))
+    session.add(JobEvent(intake_id=intake_id, job_id=job.id, at=at, kind=kind, by=by, target=job.state))
     session.flush()
     return job, kind is EventKind.CREATED
 

@@ -104,9 +104,9 @@ def _create_each(
 ) -> Created:
     job_ids: list[UUID] = []
     refused: list[str] = []
-    for place, (event_id, taken) in enumerate(files, start=1):
+    for place, (intake_id, taken) in enumerate(files, start=1):
         try:
-            job_id = _create(taken, event_id, locations_file, flow_run_id)
+            job_id = _create(taken, intake_id, locations_file, flow_run_id)
             if job_id is not None:
                 job_ids.append(job_id)
             _spend(intake, taken)
@@ -118,11 +118,11 @@ def _create_each(
     return Created(tuple(job_ids), tuple(refused))
 
 
-def _create(taken: Path, event_id: UUID, locations_file: Path | None, flow_run_id: UUID | None) -> UUID | None:
+def _create(taken: Path, intake_id: UUID, locations_file: Path | None, flow_run_id: UUID | None) -> UUID | None:
     """Create the job of a request; None if that was done before, and the job deleted since."""
     request = parse(JobRequest, read_request_file(taken))
     with writing() as session:
-        if was_spent(session, event_id):
+        if was_spent(session, intake_id):
             return None
         job_id = put_job(
             session,
@@ -130,7 +130,7 @@ def _create(taken: Path, event_id: UUID, locations_file: Path | None, flow_run_i
             load_locations(locations_file),
             at=database_time(session),
             by=Actor.OPERATOR,
-            event_id=event_id,
+            intake_id=intake_id,
         )
         if flow_run_id is not None:
             read_job(session, job_id, lock=True)
@@ -154,8 +154,8 @@ def _take(intake: Path, request_file: str, files_max: int) -> Iterator[tuple[UUI
     yield from left
     waiting = [intake / request_file] if request_file else sorted(intake.glob("*.json"))
     for file in waiting[: max(0, files_max - len(left))]:
-        event_id = uuid4()
-        taken = intake / _TAKEN / f"{event_id}.{file.name}"
+        intake_id = uuid4()
+        taken = intake / _TAKEN / f"{intake_id}.{file.name}"
         try:
             file.rename(taken)
         except FileNotFoundError:
@@ -166,7 +166,7 @@ def _take(intake: Path, request_file: str, files_max: int) -> Iterator[tuple[UUI
             if request_file:
                 raise IntakeError(f"the request file cannot be taken: {error.strerror}") from None
             continue  # too long a name, or not ours to move: it stays, and keeps no other waiting
-        yield event_id, taken
+        yield intake_id, taken
 
 
 def _put_back(intake: Path, taken: Path) -> None:
@@ -184,9 +184,10 @@ def set_aside_taken_requests(intake: Path, job_id: UUID) -> None:
     Before the job's rows go: they alone tell which files made it, and without them it would be made again.
     """
     with reading() as session:
-        made_by = session.exec(select(JobEvent.id).where(col(JobEvent.job_id) == job_id)).all()
-    for event_id in made_by:
-        for file in (intake / _TAKEN).glob(f"{event_id}.*"):
+        by = col(JobEvent.intake_id)
+        made_by = session.exec(select(by).where(col(JobEvent.job_id) == job_id, by.is_not(None))).all()
+    for intake_id in made_by:
+        for file in (intake / _TAKEN).glob(f"{intake_id}.*"):
             _set_aside(intake, file)
 
 

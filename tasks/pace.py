@@ -12,7 +12,7 @@ class _Size(NamedTuple):
     rows_min: int
 
 
-_ALONE: Final = _Size(0.12, 100)
+_ALONE: Final = _Size(0.08, 50)
 _SHARED: Final = _Size(0.03, 100)
 _WAITED_FOR: Final = _Size(0.005, 4)
 _SHARED_FOR_SECONDS: Final = 2.0
@@ -21,7 +21,7 @@ _PAUSE_SECONDS_MAX: Final = 0.1
 
 
 class Pace:
-    """Batches that take about an eighth of a second; while others are at work, so little that they hardly notice.
+    """Batches that take about a twelfth of a second; while others are at work, so little that they hardly notice.
 
     Then a batch is short and is followed by a pause as long. Where one writes at a time it is shorter still: all
     that others write waits for it.

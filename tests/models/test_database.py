@@ -114,7 +114,7 @@ def test_an_upgrade_may_be_repeated(any_database: str) -> None:
     """It says where the tables are, and leaves what is in them."""
     with writing() as session:
         job_in(session, JobState.CREATING)
-    assert upgrade(any_database) == upgrade(any_database) == "0007"
+    assert upgrade(any_database) == upgrade(any_database) == "0008"
     with reading() as session:
         assert len(session.exec(select(Job)).all()) == 1
     require_current_tables()
@@ -134,7 +134,7 @@ def test_several_may_upgrade_at_once(empty_database: str) -> None:
         for _ in range(4)
     ]
     ends = [(*process.communicate(timeout=60), process.returncode) for process in started]
-    assert [(out.strip(), code) for out, _, code in ends] == [("0007", 0)] * 4, ends
+    assert [(out.strip(), code) for out, _, code in ends] == [("0008", 0)] * 4, ends
     require_current_tables()
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from alembic import command
 from alembic.ddl.impl import DefaultImpl
-from sqlalchemy import MetaData, inspect, text
+from sqlalchemy import MetaData, Table, inspect, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, col, delete, select
 
@@ -29,6 +29,7 @@ from models.lifecycle import Actor
 from models.sealing import KEY_BYTES, KeyRing, number_of
 from models.settings import Settings
 from models.shipping import Package, ReturnAddress, ReturnShipping
+from models.spent_requests import remember_spent_requests, was_spent
 from models.tables import require_current_tables, upgrade
 from tests.builders import NOON, events_of
 
@@ -284,7 +285,7 @@ def texts_written() -> dict[str, list[dict[str, Any]]]:
 def test_a_first_version_reads_as_before(old_database: str) -> None:
     """Personal texts by the models, umlauts, emoji, empty ones and NULL; every other column of every table."""
     before = rows_now()
-    assert upgrade(old_database) == revision() == "0007"
+    assert upgrade(old_database) == revision() == "0008"
     require_current_tables()
     assert texts_by_models() == texts_written()
     assert sum(len(rows) for rows in texts_written().values()) == 2 * (2 + 2 + 2 + 1 + 1)
@@ -298,6 +299,8 @@ def test_a_first_version_reads_as_before(old_database: str) -> None:
             for column, value in was.items():
                 if column == "blocks_staged":
                     assert column not in now, "blobs are copied several at once from the fourth version on"
+                elif (name, column) == ("job_event", "id"):
+                    assert column not in now, "an event has no id from the eighth version on"
                 elif (name, column) not in sealed:
                     assert now[column] == value, (name, column)
                 else:
@@ -394,6 +397,9 @@ def test_a_first_version_comes_back(old_database: str) -> None:
     # Blocks that lie aside are not counted any more, so the first version begins its blob anew.
     before["drive_copy"] = [{**row, "blocks_staged": 0} for row in before["drive_copy"]]
     before["alembic_version"] = after["alembic_version"]
+    # Those that the events had are gone, but for those of the intake.
+    ids = [row.pop("id") for row in after["job_event"]]
+    assert len(set(ids)) == len(ids) == len([row.pop("id") for row in before["job_event"]])
     assert after == before
     assert revision() == "0001"
     with pytest.raises(DatabaseError, match="run 'drivepost database upgrade'"):
@@ -518,6 +524,7 @@ def test_the_keys_given_out_are_an_event_from_the_third_version_on(second_versio
         set_kind("keys given out")
     migrate(second_version, "0003")
     set_kind("keys given out")
+    upgrade(second_version)
     with writing() as session:
         give_out_keys(session, JOBS[0], at=NOON, by=Actor.CUSTOMER)
     with reading() as session:
@@ -589,6 +596,41 @@ def shape_of_events() -> dict[str, Any]:
     }
 
 
+def shapes() -> dict[str, Any]:
+    """Tell what every table is made of, by its name."""
+    told = inspect(engine())
+    found: dict[str, Any] = {}
+    for table in sorted(told.get_table_names()):
+        found[table] = {
+            "columns": {each["name"]: (str(each["type"]), each["nullable"]) for each in told.get_columns(table)},
+            "key": told.get_pk_constraint(table)["constrained_columns"],
+            "indexes": {
+                str(each["name"]): (
+                    each["column_names"],
+                    bool(each["unique"]),
+                    [str(value) for name, value in each["dialect_options"].items() if name.endswith("_where")],
+                )
+                for each in told.get_indexes(table)
+            },
+            "unique": sorted(str(each["column_names"]) for each in told.get_unique_constraints(table)),
+            "references": [
+                (each["constrained_columns"], each["referred_table"], each["options"])
+                for each in told.get_foreign_keys(table)
+            ],
+            "checks": sorted(str(each["name"]) for each in told.get_check_constraints(table)),
+        }
+        if engine().dialect.name == "sqlite":
+            found[table]["by key"] = table in tables_by_key()
+    return found
+
+
+def tables_by_key() -> set[str]:
+    """Tell of which tables SQLite keeps the rows in the order of their key."""
+    with engine().connect() as connection:
+        listed = connection.execute(text("SELECT name FROM pragma_table_list WHERE schema = 'main' AND wr"))
+        return set(listed.scalars())
+
+
 def test_the_table_of_events_keeps_its_shape(second_version: str) -> None:
     """Columns, key, indexes and references are those of before; the checks are two, and no more."""
     before = shape_of_events()
@@ -603,13 +645,13 @@ def test_events_go_on_counting_and_go_with_their_job(second_version: str) -> Non
     """A new one is the newest, whatever version the table came from."""
     last = max(row["number"] for row in rows_now()["job_event"])
     migrate(second_version, "0003")
-    with writing() as session:
-        made = JobEvent(job_id=JOBS[1], at=NOON, kind=EventKind.KEYS_GIVEN_OUT, by=Actor.OPERATOR)
-        session.add(made)
-        session.flush()
-        assert made.number is not None
-        assert made.number > last
-        session.connection().execute(delete(Job).where(col(Job.id) == JOBS[0]))
+    made = {"id": UUID(int=1), "job_id": JOBS[1], "at": NOON, "kind": "keys given out", "by": "operator"}
+    with engine().begin() as connection:
+        events = Table("job_event", MetaData(), autoload_with=connection)
+        number = connection.scalar(events.insert().returning(events.c.number), stored(made))
+        assert number is not None
+        assert number > last
+        connection.execute(delete(Job).where(col(Job.id) == JOBS[0]))
     assert [row["job_id"] for row in rows_now()["job_event"]] == [JOBS[1].hex] * 4
 
 
@@ -662,11 +704,16 @@ def test_a_list_of_a_database_that_was_brought_up_goes_by_codes(second_version: 
     assert listed == sorted(["s1/g1/job-a1", "s1/g1/job-b2", *(f"s1/g1/{name.lower()}" for name in names)])
 
 
-def test_an_upgrade_to_the_third_version_is_whole_or_not_at_all(
-    second_version: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("version", "target"), [("0002", "0003"), ("0007", "0008"), ("0008", "0007")])
+def test_a_table_is_written_anew_whole_or_not_at_all(
+    old_database: str, monkeypatch: pytest.MonkeyPatch, version: str, target: str
 ) -> None:
-    """Cut at any of its statements it leaves rows and checks as they were, and may be run again."""
-    before, shape = rows_now(), shape_of_events()
+    """Cut at any of its statements, a way to another version leaves all as it was, and may be gone again."""
+    upgrade(old_database)
+    if version != "0008":
+        migrate(old_database, version)
+    go = command.upgrade if version < target else command.downgrade
+    before, shape = rows_now(), shapes()
     execute = DefaultImpl._exec
     for at in range(100):
         left = at
@@ -681,14 +728,14 @@ def test_an_upgrade_to_the_third_version_is_whole_or_not_at_all(
         with monkeypatch.context() as patch:
             patch.setattr(DefaultImpl, "_exec", cut)
             try:
-                command.upgrade(tables._alembic(second_version), "0003")
+                go(tables._alembic(old_database), target)
             except KeyboardInterrupt:
                 engine().dispose()
             else:
                 break
-        assert (rows_now(), shape_of_events()) == (before, shape)
+        assert (rows_now(), shapes()) == (before, shape)
     assert at >= 3
-    assert revision() == "0003"
+    assert revision() == target
 
 
 # From the third version to the fourth: exports have reports too, and several blobs are copied at once.
@@ -766,7 +813,85 @@ def test_the_first_look_at_the_clock_is_compared_with_the_latest_event(third_ver
     """A clock that was wrong when the fifth version came deletes nothing by that."""
     migrate(third_version, "0005")
     with writing() as session:
-        latest = max(event.at for job_id in JOBS for event in events_of(session, job_id))
-        assert session.get_one(Clock, 1).seen_at == latest
+        assert session.get_one(Clock, 1).seen_at == NOON, "as all events"
         with pytest.raises(ClockJumpedError):
             look_at_clock(session, timedelta(hours=25))
+
+
+# From the seventh version to the eighth: an event has no id, and SQLite keeps rows in the order of their key.
+
+
+@pytest.fixture
+def seventh_version(old_database: str) -> str:
+    """A database of the seventh version, with two jobs that have rows in every table, one made by an operator."""
+    upgrade(old_database)
+    migrate(old_database, "0007")
+    with engine().begin() as connection:
+        made = "UPDATE job_event SET \"by\" = 'operator', id = :id WHERE kind = 'created' AND job_id = :of"
+        connection.execute(text(made), stored({"id": INTAKE_ID, "of": JOBS[0]}))
+        connection.execute(text("UPDATE job_event SET \"by\" = 'operator' WHERE kind = 'updated'"))
+    return old_database
+
+
+INTAKE_ID: Final = UUID(int=0xC3)
+
+
+def test_only_the_id_that_a_request_file_goes_by_is_kept(seventh_version: str) -> None:
+    """Of all events of an operator, that of the making alone; a deletion remembers it."""
+    assert upgrade(seventh_version) == "0008"
+    with writing() as session:
+        found = session.exec(select(JobEvent).where(col(JobEvent.intake_id).is_not(None))).all()
+        assert [(event.intake_id, event.job_id, event.kind) for event in found] == [
+            (INTAKE_ID, JOBS[0], EventKind.CREATED)
+        ]
+        remember_spent_requests(session, JOBS, at=NOON)
+        assert was_spent(session, INTAKE_ID)
+    migrate(seventh_version, "0007")
+    ids = {row["id"]: row for row in rows_now()["job_event"]}
+    assert len(ids) == 6
+    assert (ids[INTAKE_ID.hex]["job_id"], ids[INTAKE_ID.hex]["kind"]) == (JOBS[0].hex, "created")
+
+
+def without_ids(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Leave out ids of events, and the version."""
+    own = {
+        "job_event": [{k: v for k, v in row.items() if k not in {"id", "intake_id"}} for row in rows["job_event"]]
+    }
+    return {**rows, **own, "alembic_version": []}
+
+
+def test_every_row_and_shape_is_kept_on_the_way_to_the_eighth_version_and_back(seventh_version: str) -> None:
+    """But for the ids; what is forbidden stays so, and what is unique."""
+    before, seventh = rows_now(), shapes()
+    migrate(seventh_version, "0008")
+    eighth = shapes()
+    assert without_ids(rows_now()) == without_ids(before)
+    for table in seventh.keys() - {"job_event", "job_run"}:
+        assert {**eighth[table], "by key": 0} == {**seventh[table], "by key": 0}, table
+    for broken in (
+        *FORBIDDEN,
+        *FOURTH_FORBIDS,
+        "UPDATE job_event SET intake_id = '000000000000000000000000000000c3'",
+    ):
+        with pytest.raises(IntegrityError), engine().begin() as connection:
+            connection.execute(text(broken))
+    migrate(seventh_version, "0007")
+    assert without_ids(rows_now()) == without_ids(before)
+    assert shapes() == seventh
+    with pytest.raises(IntegrityError), engine().begin() as connection:
+        connection.execute(text("UPDATE job_event SET id = (SELECT id FROM job_event ORDER BY number LIMIT 1)"))
+    migrate(seventh_version, "0008")
+    assert (without_ids(rows_now()), shapes()) == (without_ids(before), eighth)
+    assert texts_by_models() == texts_written()
+
+
+def test_sqlite_keeps_rows_in_the_order_that_the_models_say(upgraded: str) -> None:
+    """A table that was written anew by a later version, and lost it, would go unnoticed."""
+    by_key = {
+        name
+        for name, table in SQLModel.metadata.tables.items()
+        if not table.dialect_options["sqlite"]["with_rowid"]
+    }
+    assert len(by_key) == 5
+    if engine().dialect.name == "sqlite":
+        assert tables_by_key() == by_key

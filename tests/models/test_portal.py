@@ -222,16 +222,16 @@ def test_a_put_that_is_refused_saves_nothing(any_database: str) -> None:
 def test_an_act_done_twice_does_not_bring_back_what_the_user_deleted_meanwhile(any_database: str) -> None:
     """A run that was cut is finished later by another one."""
     act = uuid4()
-    job_id = put_now(request(user=ADA, tick=True), event_id=act)
+    job_id = put_now(request(user=ADA, tick=True), intake_id=act)
     delete(ADA)
-    assert put_now(request(user=ADA, tick=True), event_id=act) == job_id
+    assert put_now(request(user=ADA, tick=True), intake_id=act) == job_id
     assert kept() == NOTHING
     # Nor is it refused for want of what was filled in the first time.
     save()
     using, act = request("job2", user=ADA, returnAddress=None, use=True), uuid4()
-    job_id = put_now(using, event_id=act)
+    job_id = put_now(using, intake_id=act)
     delete(ADA)
-    assert put_now(using, event_id=act) == job_id
+    assert put_now(using, intake_id=act) == job_id
 
 
 def test_two_ticks_of_a_new_user_at_once_make_one_row(any_database: str) -> None:

@@ -189,10 +189,10 @@ def test_a_put_is_refused_while_a_job_of_the_name_is_being_cancelled(sqlite: str
 def test_an_act_done_twice_is_done_once(any_database: str) -> None:
     """The same event's id gives the same job, even when the job has gone on meanwhile."""
     act = uuid4()
-    job_id = put_again(job_request(), event_id=act)
+    job_id = put_again(job_request(), intake_id=act)
     patch(job_id, {"properties": {"state": "Shipping"}})
     before = everything(job_id)
-    assert put_again(job_request(logLevel="Verbose"), event_id=act) == job_id
+    assert put_again(job_request(logLevel="Verbose"), intake_id=act) == job_id
     assert everything(job_id) == before
 
 

@@ -1,4 +1,4 @@
-"""A long work leaves room: batches of about an eighth of a second, small ones with pauses while others act."""
+"""A long work leaves room: batches of about a twelfth of a second, small ones with pauses while others act."""
 
 from dataclasses import dataclass, field
 
@@ -34,20 +34,20 @@ class Watch:
 
 
 def test_batches_grow_to_what_is_allowed_while_they_are_fast() -> None:
-    """Step by step, from a hundred rows on; nobody pauses."""
+    """Step by step, from fifty rows on; nobody pauses."""
     watch = Watch()
-    assert watch.work(watch.pace(500), 0.0001, 5) == [100, 125, 156, 195, 243]
+    assert watch.work(watch.pace(500), 0.0001, 5) == [50, 62, 77, 96, 120]
     assert watch.work(watch.pace(500), 0.0001)[-1] == 500
     assert watch.pauses == []
 
 
-def test_batches_shrink_until_they_take_an_eighth_of_a_second() -> None:
-    """At once, when they took longer; below a hundred rows a transaction would cost more than what is in it."""
+def test_batches_shrink_until_they_take_a_twelfth_of_a_second() -> None:
+    """At once, when they took longer; below fifty rows a transaction would cost more than what is in it."""
     watch = Watch()
     pace = watch.pace(10_000)
-    assert watch.work(pace, 2**-13)[-1] == 983
-    assert watch.work(pace, 2**-12, 3) == [983, 491, 491]
-    assert watch.work(pace, 1, 3) == [491, 100, 100]
+    assert watch.work(pace, 2**-13)[-1] == 655
+    assert watch.work(pace, 2**-12, 3) == [655, 327, 327]
+    assert watch.work(pace, 1, 3) == [327, 50, 50]
 
 
 def test_no_batch_has_more_rows_than_are_allowed() -> None:
