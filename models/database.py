@@ -20,6 +20,7 @@ from models.sealing_keys import exclude_writers, follow
 from models.settings import Settings
 
 _PAGES_RETURNED_MAX: Final = 100_000
+_CACHE_KIB: Final = 16_384
 _CONNECT_SECONDS_MAX: Final = 10
 _LOOK_SECONDS: Final = 0.001
 _NAME_MAX: Final = 40
@@ -100,6 +101,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")
+    # A sweep reads each page of a batch twice and then writes it; the 2 MiB that SQLite takes by itself hold too few.
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
 
 def _begin_sqlite(wait_seconds_max: float, connection: Connection) -> None:

@@ -49,7 +49,19 @@ from pydantic import Field as Member
 from pydantic.alias_generators import to_camel
 from rich.console import Console
 from rich.table import Table as Printed
-from sqlalchemy import JSON, BigInteger, DateTime, Engine, Integer, create_engine, event, inspect, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Engine,
+    Index,
+    Integer,
+    bindparam,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
 from sqlalchemy.orm import registry
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlmodel import Field, Relationship, Session, SQLModel, col, select
@@ -122,6 +134,8 @@ _MOMENT: Final[Any] = DateTime(timezone=True)
 _COUNTED: Final[Any] = BigInteger().with_variant(Integer(), "sqlite")
 _OWNED: Final[dict[str, Any]] = {"cascade": "all, delete-orphan", "passive_deletes": True}
 _ONE: Final = {**_OWNED, "uselist": False}
+_BY_KEY: Final = {"sqlite_with_rowid": False}
+_FROM_INTAKE: Final = text("intake_id IS NOT NULL")
 _NO_IDENTITY: Final = {"type": "None"}
 _SITES: Final[Mapping[str, Location]] = load_locations().by_key
 
@@ -134,6 +148,7 @@ class ReturnAddress(Base, table=True):
     """Who gets the drives back."""
 
     __tablename__ = "return_address"
+    __table_args__ = _BY_KEY
 
     job_id: UUID = _of_job()
     recipient_name: str
@@ -151,6 +166,7 @@ class ReturnShipping(Base, table=True):
     """By which carrier they go back."""
 
     __tablename__ = "return_shipping"
+    __table_args__ = _BY_KEY
 
     job_id: UUID = _of_job()
     carrier_name: str
@@ -159,6 +175,8 @@ class ReturnShipping(Base, table=True):
 
 class Package(Base, table=True):
     """A package of drives."""
+
+    __table_args__ = _BY_KEY
 
     job_id: UUID = _of_job()
     direction: Direction = Field(primary_key=True)
@@ -170,6 +188,8 @@ class Package(Base, table=True):
 
 class Drive(Base, table=True):
     """One disk of a job."""
+
+    __table_args__ = _BY_KEY
 
     job_id: UUID = _of_job()
     number: int = Field(primary_key=True)
@@ -192,9 +212,12 @@ class JobEvent(Base, table=True):
     """One thing that happened to one job."""
 
     __tablename__ = "job_event"
+    __table_args__ = (
+        Index("uq_intake", "intake_id", unique=True, sqlite_where=_FROM_INTAKE, postgresql_where=_FROM_INTAKE),
+    )
 
     number: int | None = Field(default=None, primary_key=True, sa_type=_COUNTED)
-    id: UUID = Field(default_factory=uuid4, unique=True)
+    intake_id: UUID | None = None
     job_id: UUID = Field(foreign_key="job.id", ondelete="CASCADE", index=True)
     at: datetime = Field(sa_type=_MOMENT)
     kind: str
@@ -905,8 +928,10 @@ def _file(engine: Engine) -> list[Any]:
     if engine.dialect.name != "sqlite":
         return []
     with engine.connect() as connection:
+        by_key = text("SELECT name FROM pragma_table_list WHERE wr AND name IN :tables ORDER BY name")
+        names = connection.scalars(by_key.bindparams(bindparam("tables", _TABLES, expanding=True))).all()
         asked = ("auto_vacuum", "journal_mode", "page_size")
-        return [connection.exec_driver_sql(f"PRAGMA {each}").scalar() for each in asked]
+        return [*names, *(connection.exec_driver_sql(f"PRAGMA {each}").scalar() for each in asked)]
 
 
 def _rows(engine: Engine) -> dict[str, Any]:
