@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -140,10 +140,6 @@ def growing() -> Any:
 def plain_order() -> Any:
     """Make the type of a text that sorts by its characters' codes on every database, whatever its language."""
     return String().with_variant(String(collation="C"), "postgresql")
-
-
-BY_KEY: Final = {"sqlite_with_rowid": False}
-"""Of a table whose rows are looked for by their key alone: SQLite keeps them in its order, and no index of it."""
 
 
 def of_job() -> UUID:

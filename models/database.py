@@ -21,6 +21,8 @@ from models.settings import Settings
 
 _PAGES_RETURNED_MAX: Final = 100_000
 _CACHE_KIB: Final = 16_384
+WRITTEN_ANEW_BYTES_MAX: Final = 32 * 2**20
+"""Of an embedded database that is written anew after each deletion."""
 _CONNECT_SECONDS_MAX: Final = 10
 _LOOK_SECONDS: Final = 0.001
 _NAME_MAX: Final = 40
@@ -101,7 +103,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")
-    # A sweep reads each page of a batch twice and then writes it; the 2 MiB that SQLite takes by itself hold too few.
+    # A sweep reads each page of a batch twice, then writes it; the 2 MiB that SQLite takes by itself are too few.
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
 
@@ -203,23 +205,33 @@ def outside_of_transactions(opened: Engine, *statements: str) -> int:
         connection.close()
 
 
-def return_free_pages() -> bool:
+def return_free_pages(anew_bytes_max: int = WRITTEN_ANEW_BYTES_MAX) -> bool:
     """After a deletion on SQLite: let the log ahead run into the database and be cut, and give back free pages.
 
-    Pages that become free are overwritten with zeros (`secure_delete`). PostgreSQL does its own.
+    What is deleted is overwritten with zeros (`secure_delete`), but for copies in unused bytes of what SQLite had
+    moved before, within a page or to another. So a file that is not too large is written anew, whole. PostgreSQL
+    does its own.
+
+    Args:
+        anew_bytes_max: the largest file to write anew; who writes waits meanwhile.
 
     Returns:
         Whether it is done; False when somebody was at work, so that it is to be tried again.
     """
     if engine().dialect.name != "sqlite":
         return True
+    with engine().connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        page_bytes = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+    is_small = pages * page_bytes <= anew_bytes_max
+    return_pages = "VACUUM" if is_small else f"PRAGMA incremental_vacuum({_PAGES_RETURNED_MAX})"
+    # While it waited for a reader, every writer would wait for it.
+    at_once = "PRAGMA busy_timeout = 0"
+    cut = "PRAGMA wal_checkpoint(TRUNCATE)"
     try:
-        return not outside_of_transactions(
-            engine(),
-            # While it waited for a reader, every writer would wait for it.
-            "PRAGMA busy_timeout = 0",
-            f"PRAGMA incremental_vacuum({_PAGES_RETURNED_MAX})",
-            "PRAGMA wal_checkpoint(TRUNCATE)",
+        # First the log: while somebody reads what is in it, it would take in the whole file each time.
+        return not outside_of_transactions(engine(), at_once, cut) and not outside_of_transactions(
+            engine(), at_once, return_pages, cut
         )
     except sqlite3.OperationalError:
         return False

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, BindParameter, ColumnElement, Index, bindparam, text, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from models.columns import BY_KEY, UtcDateTime, of_job, personal_text, secret_text, words
+from models.columns import UtcDateTime, of_job, personal_text, secret_text, words
 from models.copy_logs import DriveStatus
 from models.errors import JobChangedError
 from models.events import EventKind, JobEvent
@@ -30,7 +30,7 @@ class Drive(SQLModel, table=True):
     number (`drive_id`, as the service's API calls it) is personal data and stays in the row.
     """
 
-    __table_args__ = (Index("ix_drive_here", "state_since", sqlite_where=_HERE, postgresql_where=_HERE), BY_KEY)
+    __table_args__ = (Index("ix_drive_here", "state_since", sqlite_where=_HERE, postgresql_where=_HERE),)
 
     job_id: UUID = of_job()
     number: int = Field(primary_key=True, sa_column_kwargs=impersonal())

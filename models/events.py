@@ -41,7 +41,8 @@ class JobEvent(SQLModel, table=True):
     `number` grows from event to event. `source` and `target` are states, of the job or of the drive that
     `drive_number` names; `what` names the properties that an update changed, or why a legal hold was placed or
     released. Where a request file of the intake made the job, or made it anew, `intake_id` is the id that the file
-    goes by. No row holds a person's data.
+    goes by; before the eighth version of the tables whatever else operators made has one, too. No row holds a
+    person's data.
     """
 
     __tablename__ = "job_event"

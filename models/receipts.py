@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import JSON, Connection, SQLColumnExpression, TextClause, delete, func, insert, text, update
+from sqlalchemy import JSON, Connection, TextClause, delete, insert, text, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.columns import UtcDateTime, words
@@ -141,10 +141,9 @@ def was_job_deleted(session: Session, job_id: UUID) -> bool:
 
 def finished_receipts(session: Session, rows_max: int) -> Sequence[UUID]:
     """Find open receipts of whose job Prefect has forgotten every run, the oldest first, at most `rows_max`."""
-    is_deleted: SQLColumnExpression[bool] = col(JobRun.is_job_deleted)
-    if session.get_bind().dialect.name == "sqlite":  # else it looks at all such runs for each receipt
-        is_deleted = func.coalesce(is_deleted, False)
-    unforgotten = select(JobRun.job_id).where(col(JobRun.job_id) == col(OpenReceipt.opaque_id), is_deleted)
+    unforgotten = select(JobRun.job_id).where(
+        col(JobRun.job_id) == col(OpenReceipt.opaque_id), col(JobRun.is_job_deleted)
+    )
     chosen = select(OpenReceipt.receipt_id).where(~unforgotten.exists()).order_by(col(OpenReceipt.begun))
     return session.exec(chosen.limit(rows_max)).all()
 

@@ -12,7 +12,6 @@ from sqlalchemy import Index, delete, text, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from models.batches import among
-from models.columns import BY_KEY
 from models.personal_data import impersonal
 
 TAG: Final = "drivepost"
@@ -34,7 +33,9 @@ class JobRun(SQLModel, table=True):
             sqlite_where=text("is_job_deleted = 1"),
             postgresql_where=text("is_job_deleted"),
         ),
-        BY_KEY,
+        # SQLite keeps the rows in the order of their key, and no index of it. Not so where personal data is: it
+        # moves more rows then, and what it moves it leaves behind.
+        {"sqlite_with_rowid": False},
     )
 
     job_id: UUID = Field(primary_key=True, sa_column_kwargs=impersonal())

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from models.columns import BY_KEY, of_job, personal_text, words
+from models.columns import of_job, personal_text, words
 from models.personal_data import Kind, impersonal
 
 
@@ -34,7 +34,6 @@ class ReturnAddress(AddressColumns, table=True):
     """Where the drives of one job go back to."""
 
     __tablename__ = "return_address"
-    __table_args__ = BY_KEY
 
     job_id: UUID = of_job()
 
@@ -43,7 +42,6 @@ class ReturnShipping(SQLModel, table=True):
     """By which carrier, and on which account, the drives of one job go back."""
 
     __tablename__ = "return_shipping"
-    __table_args__ = BY_KEY
 
     job_id: UUID = of_job()
     carrier_name: str = Field(sa_column_kwargs=impersonal())
@@ -52,8 +50,6 @@ class ReturnShipping(SQLModel, table=True):
 
 class Package(SQLModel, table=True):
     """A package of drives: one to us (delivery), one back (return) at most per job."""
-
-    __table_args__ = BY_KEY
 
     job_id: UUID = of_job()
     direction: Direction = Field(primary_key=True, sa_type=words(Direction), sa_column_kwargs=impersonal())

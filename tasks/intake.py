@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from sqlmodel import col, select
 
 from models.database import database_time, reading, writing
-from models.errors import DrivepostError, IntakeError
+from models.errors import DrivepostError, IntakeError, JobNotFoundError
 from models.events import JobEvent
 from models.jobs import read_job
 from models.key_files import erase_file
@@ -133,7 +133,10 @@ def _create(taken: Path, intake_id: UUID, locations_file: Path | None, flow_run_
             intake_id=intake_id,
         )
         if flow_run_id is not None:
-            read_job(session, job_id, lock=True)
+            try:
+                read_job(session, job_id, lock=True)
+            except JobNotFoundError:
+                return None  # done before, and deleted at this very moment
             record_run(session, job_id, flow_run_id)
     return job_id
 

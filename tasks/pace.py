@@ -13,7 +13,7 @@ class _Size(NamedTuple):
 
 
 _ALONE: Final = _Size(0.08, 50)
-_SHARED: Final = _Size(0.03, 100)
+_SHARED: Final = _Size(0.03, 50)
 _WAITED_FOR: Final = _Size(0.005, 4)
 _SHARED_FOR_SECONDS: Final = 2.0
 _GROWTH: Final = 1.25

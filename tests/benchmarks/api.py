@@ -56,7 +56,6 @@ from sqlalchemy import (
     Engine,
     Index,
     Integer,
-    bindparam,
     create_engine,
     event,
     inspect,
@@ -134,7 +133,6 @@ _MOMENT: Final[Any] = DateTime(timezone=True)
 _COUNTED: Final[Any] = BigInteger().with_variant(Integer(), "sqlite")
 _OWNED: Final[dict[str, Any]] = {"cascade": "all, delete-orphan", "passive_deletes": True}
 _ONE: Final = {**_OWNED, "uselist": False}
-_BY_KEY: Final = {"sqlite_with_rowid": False}
 _FROM_INTAKE: Final = text("intake_id IS NOT NULL")
 _NO_IDENTITY: Final = {"type": "None"}
 _SITES: Final[Mapping[str, Location]] = load_locations().by_key
@@ -148,8 +146,6 @@ class ReturnAddress(Base, table=True):
     """Who gets the drives back."""
 
     __tablename__ = "return_address"
-    __table_args__ = _BY_KEY
-
     job_id: UUID = _of_job()
     recipient_name: str
     street_address_1: str
@@ -166,8 +162,6 @@ class ReturnShipping(Base, table=True):
     """By which carrier they go back."""
 
     __tablename__ = "return_shipping"
-    __table_args__ = _BY_KEY
-
     job_id: UUID = _of_job()
     carrier_name: str
     carrier_account_number: str
@@ -175,8 +169,6 @@ class ReturnShipping(Base, table=True):
 
 class Package(Base, table=True):
     """A package of drives."""
-
-    __table_args__ = _BY_KEY
 
     job_id: UUID = _of_job()
     direction: Direction = Field(primary_key=True)
@@ -188,8 +180,6 @@ class Package(Base, table=True):
 
 class Drive(Base, table=True):
     """One disk of a job."""
-
-    __table_args__ = _BY_KEY
 
     job_id: UUID = _of_job()
     number: int = Field(primary_key=True)
@@ -928,10 +918,8 @@ def _file(engine: Engine) -> list[Any]:
     if engine.dialect.name != "sqlite":
         return []
     with engine.connect() as connection:
-        by_key = text("SELECT name FROM pragma_table_list WHERE wr AND name IN :tables ORDER BY name")
-        names = connection.scalars(by_key.bindparams(bindparam("tables", _TABLES, expanding=True))).all()
         asked = ("auto_vacuum", "journal_mode", "page_size")
-        return [*names, *(connection.exec_driver_sql(f"PRAGMA {each}").scalar() for each in asked)]
+        return [connection.exec_driver_sql(f"PRAGMA {each}").scalar() for each in asked]
 
 
 def _rows(engine: Engine) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import models.copies
 import models.runs
 import models.updates  # noqa: F401  importing a module of tables makes its tables known
 from models import database, tables
+from models.columns import Sealed
 from models.database import database_time, engine, open_engine, reading, return_free_pages, writing
 from models.deletion import delete_expired_jobs
 from models.errors import DatabaseError
@@ -387,14 +388,53 @@ def test_what_is_deleted_is_in_no_byte_of_sqlites_files(sqlite: str) -> None:
     assert return_free_pages(), "again, there is nothing to do"
 
 
-def test_free_pages_are_given_back(sqlite: str) -> None:
-    """The file shrinks by every one of them."""
+def sealed_values(url: str) -> list[bytes]:
+    """Read every sealed value that there is, as it lies in the file."""
+    columns = [
+        column
+        for table in SQLModel.metadata.sorted_tables
+        for column in table.columns
+        if isinstance(column.type, Sealed)
+    ]
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        found = [
+            value
+            for column in columns
+            for (value,) in connection.execute(f"SELECT {column.name} FROM {column.table.name}")  # noqa: S608
+        ]
+    connection.close()
+    return [value for value in found if value]
+
+
+def test_copies_of_what_sqlite_moved_are_in_no_byte_either(sqlite: str) -> None:
+    """A row that grows makes others move, and their old bytes stay in what is unused of a page."""
+    many_jobs(200)
+    for length in (40, 80, 160):
+        with writing() as session:
+            for address in session.exec(select(ReturnAddress)).all():
+                address.street_address_1 = "x" * (length + hash(address.job_id) % length)
+                session.add(address)
+    before = sealed_values(sqlite)
+    assert delete_marked() == 200
+    assert return_free_pages(0)
+    gone = set(before) - set(sealed_values(sqlite))
+    assert len(gone) > 2_000
+    assert [value for value in gone if value in files_of(sqlite)[""]], (
+        "where the file is too large to be written anew"
+    )
+    assert return_free_pages()
+    assert not [value for value in gone if value in files_of(sqlite)[""]]
+
+
+@pytest.mark.parametrize("anew_bytes_max", [0, 2**30])
+def test_free_pages_are_given_back(sqlite: str, anew_bytes_max: int) -> None:
+    """The file shrinks by every one of them, whether it is written anew or not."""
     many_jobs(200)
     with writing() as session:
         assert len(delete_expired_jobs(session, NOON + timedelta(days=15), 10_000)) == 400
     pages, free = pragma("page_count"), pragma("freelist_count")
     assert free > 50
-    assert return_free_pages()
+    assert return_free_pages(anew_bytes_max)
     assert pragma("freelist_count") == 0
     assert pragma("page_count") <= pages - free
     assert len(files_of(sqlite)[""]) == pragma("page_count") * pragma("page_size")
@@ -408,7 +448,7 @@ def test_free_pages_that_are_not_given_back_yet_are_zeros(sqlite: str, monkeypat
     with writing() as session:
         delete_expired_jobs(session, NOON + timedelta(days=15), 10_000)
     before = pragma("freelist_count")
-    assert return_free_pages()
+    assert return_free_pages(0)
     assert pragma("freelist_count") == before - 5
     assert (marked(sqlite), files_of(sqlite)["-wal"]) == ({}, b"")
     page = pragma("page_size")
@@ -416,7 +456,7 @@ def test_free_pages_that_are_not_given_back_yet_are_zeros(sqlite: str, monkeypat
     free = sum(not any(held[start : start + page]) for start in range(0, len(held), page))
     # A few free pages list the numbers of the others.
     assert free >= (before - 5) * 0.9
-    assert return_free_pages()
+    assert return_free_pages(0)
     assert pragma("freelist_count") == before - 10
 
 

@@ -186,8 +186,20 @@ def test_a_put_is_refused_while_a_job_of_the_name_is_being_cancelled(sqlite: str
     assert everything(job_id) == before
 
 
+def test_an_act_done_by_two_at_once_is_done_once(any_database: str) -> None:
+    """Neither finds it done; the second waits for the first, and gives the same job."""
+    for number in range(5):
+        act, request = uuid4(), job_request(f"job{number}")
+        made = at_once(*[partial(put_again, request, intake_id=act)] * 3)
+        job_id = made[0]
+        assert isinstance(job_id, UUID), job_id
+        assert made == [job_id] * 3
+        with reading() as session:
+            assert [event.kind for event in events_of(session, job_id)] == [EventKind.CREATED]
+
+
 def test_an_act_done_twice_is_done_once(any_database: str) -> None:
-    """The same event's id gives the same job, even when the job has gone on meanwhile."""
+    """The same id of the intake gives the same job, even when the job has gone on meanwhile."""
     act = uuid4()
     job_id = put_again(job_request(), intake_id=act)
     patch(job_id, {"properties": {"state": "Shipping"}})

@@ -4,14 +4,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from sqlmodel import select
+from sqlmodel import Session, select
 
 from models.database import database_time, reading, writing
 from models.deletion import delete_job
-from models.jobs import Job
+from models.jobs import Job, read_job
 from models.key_files import erase_file
 from models.lifecycle import Actor
 from tasks import intake
@@ -126,6 +126,27 @@ def test_a_job_that_rest_deleted_is_not_made_again_of_what_create_job_left(
         assert left(folder) == {}
         assert len(jobs()) == 1
         assert job_id not in jobs()
+
+
+def test_a_job_that_is_deleted_while_its_file_is_finished_is_not_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run was cut; the next one finds the job made, and at this moment a sweep deletes it."""
+    write(folder)
+    with monkeypatch.context() as patch:
+        cut_at(patch, "before")
+        with pytest.raises(Cut):
+            create(folder)
+    assert len(jobs()) == 1
+
+    def gone(session: Session, job_id: UUID, *, lock: bool = False) -> Job:
+        delete_job(session, job_id, at=database_time(session), by=Actor.OPERATOR)
+        return read_job(session, job_id, lock=lock)
+
+    monkeypatch.setattr(intake, "read_job", gone)
+    assert create_jobs.fn(folder, "", None, uuid4(), 100) == intake.Created((), ())
+    assert (jobs(), left(folder)) == ([], {})
+    assert create(folder) == intake.Created((), ())
 
 
 @pytest.mark.parametrize("where", CUTS)

@@ -74,12 +74,12 @@ def test_while_others_wait_batches_are_very_short_and_followed_by_a_pause_as_lon
 
 
 def test_while_others_act_and_nobody_waits_batches_are_short_and_followed_by_a_pause_as_long() -> None:
-    """A hundred rows at least, which pay for a transaction."""
+    """Fifty rows at least, which pay for a transaction."""
     watch = Watch()
     pace = watch.pace(500)
     assert watch.work(pace, 2**-12, 10, others=None)[-1] == 122
     assert watch.pauses[-1] == 122 * 2**-12
-    assert watch.work(pace, 1, 2, others=None) == [122, 100]
+    assert watch.work(pace, 1, 2, others=None) == [122, 50]
 
 
 def test_acts_of_others_are_noticed_and_own_ones_are_not(any_database: str) -> None:
