@@ -26,7 +26,6 @@ from models.copies import DriveCopy, take_copy_lease
 from models.copy_logs import BlobStatus, CopyLog, DispositionStatus, DriveStatus, LoggedBlob, read_copy_log
 from models.database import database_time, reading, writing
 from models.errors import CopyHeldElsewhereError, LeaseLostError, StoreError
-from models.events import JobEvent
 from models.jobs import Job, read_job, request_cancel
 from models.lifecycle import Actor, DriveState, JobState, JobType
 from models.manifests import BLOCK_BYTES_MAX, Blob, ImportDisposition, PageRange
@@ -54,6 +53,7 @@ from tasks.way import Way
 from tests.builders import (
     Listed,
     drive_of,
+    events_of,
     job_in,
     logs_of,
     make_source,
@@ -881,13 +881,13 @@ def test_a_worker_that_slept_beyond_its_lease_writes_down_nothing(
 
 def _rows(job_id: UUID) -> list[dict[str, Any]]:
     with reading() as session:
-        events = session.exec(select(JobEvent).where(col(JobEvent.job_id) == job_id)).all()
+        events = events_of(session, job_id)
         copy = session.get_one(DriveCopy, (job_id, 1))
         return [
             read_job(session, job_id).model_dump(),
             drive_of(job_id).model_dump(),
             copy.model_dump(),
-            *sorted((event.model_dump() for event in events), key=lambda event: str(event["id"])),
+            *(event.model_dump() for event in events),
         ]
 
 
