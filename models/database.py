@@ -20,8 +20,8 @@ from models.sealing_keys import exclude_writers, follow
 from models.settings import Settings
 
 _PAGES_RETURNED_MAX: Final = 100_000
-_CACHE_KIB: Final = 16_384
-WRITTEN_ANEW_BYTES_MAX: Final = 32 * 2**20
+_CACHE_KIB: Final = 8_192
+_WRITTEN_ANEW_BYTES_MAX: Final = 32 * 2**20
 """Of an embedded database that is written anew after each deletion."""
 _CONNECT_SECONDS_MAX: Final = 10
 _LOOK_SECONDS: Final = 0.001
@@ -205,7 +205,7 @@ def outside_of_transactions(opened: Engine, *statements: str) -> int:
         connection.close()
 
 
-def return_free_pages(anew_bytes_max: int = WRITTEN_ANEW_BYTES_MAX) -> bool:
+def return_free_pages(anew_bytes_max: int = _WRITTEN_ANEW_BYTES_MAX) -> bool:
     """After a deletion on SQLite: let the log ahead run into the database and be cut, and give back free pages.
 
     What is deleted is overwritten with zeros (`secure_delete`), but for copies in unused bytes of what SQLite had
@@ -223,15 +223,25 @@ def return_free_pages(anew_bytes_max: int = WRITTEN_ANEW_BYTES_MAX) -> bool:
     with engine().connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         page_bytes = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
-    is_small = pages * page_bytes <= anew_bytes_max
-    return_pages = "VACUUM" if is_small else f"PRAGMA incremental_vacuum({_PAGES_RETURNED_MAX})"
-    # While it waited for a reader, every writer would wait for it.
-    at_once = "PRAGMA busy_timeout = 0"
-    cut = "PRAGMA wal_checkpoint(TRUNCATE)"
     try:
         # First the log: while somebody reads what is in it, it would take in the whole file each time.
-        return not outside_of_transactions(engine(), at_once, cut) and not outside_of_transactions(
-            engine(), at_once, return_pages, cut
-        )
+        if not _cut_log():
+            return False
+        if pages * page_bytes <= anew_bytes_max:
+            try:
+                return _cut_log("VACUUM")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                    raise
+                # Else there is no room for another file.
+        return _cut_log(f"PRAGMA incremental_vacuum({_PAGES_RETURNED_MAX})")
     except sqlite3.OperationalError:
         return False
+
+
+def _cut_log(*after: str) -> bool:
+    """Let SQLite's log ahead run into the database, after some statements; False while somebody reads in it."""
+    # While it waited for a reader, every writer would wait for it.
+    return not outside_of_transactions(
+        engine(), "PRAGMA busy_timeout = 0", *after, "PRAGMA wal_checkpoint(TRUNCATE)"
+    )

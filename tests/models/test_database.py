@@ -460,6 +460,27 @@ def test_free_pages_that_are_not_given_back_yet_are_zeros(sqlite: str, monkeypat
     assert pragma("freelist_count") == before - 10
 
 
+def test_where_there_is_no_room_for_another_file_pages_are_given_back(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it were too large: a rotation would else never end."""
+    many_jobs(200)
+    delete_marked()
+    say = database.outside_of_transactions
+
+    def without_room(opened: Engine, *statements: str) -> int:
+        if "VACUUM" in statements:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return say(opened, *statements)
+
+    monkeypatch.setattr(database, "outside_of_transactions", without_room)
+    assert return_free_pages()
+    assert pragma("freelist_count") == 0
+    assert files_of(sqlite)["-wal"] == b""
+
+
 @pytest.mark.parametrize("holds", ["reads", "writes"])
 def test_pages_are_not_given_back_while_somebody_holds_them(
     sqlite: str, holds: str, monkeypatch: pytest.MonkeyPatch
