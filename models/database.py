@@ -21,8 +21,9 @@ from models.settings import Settings
 
 _PAGES_RETURNED_MAX: Final = 100_000
 _CACHE_KIB: Final = 8_192
-_WRITTEN_ANEW_BYTES_MAX: Final = 32 * 2**20
-"""Of an embedded database that is written anew after each deletion."""
+_WRITTEN_ANEW_BYTES_MAX: Final = 64 * 2**20
+_CUT_SECONDS_MAX: Final = 1.0
+_CUT_PAUSE_SECONDS: Final = 0.005
 _CONNECT_SECONDS_MAX: Final = 10
 _LOOK_SECONDS: Final = 0.001
 _NAME_MAX: Final = 40
@@ -205,42 +206,54 @@ def outside_of_transactions(opened: Engine, *statements: str) -> int:
         connection.close()
 
 
-def return_free_pages(anew_bytes_max: int = _WRITTEN_ANEW_BYTES_MAX) -> bool:
+def return_free_pages() -> bool:
     """After a deletion on SQLite: let the log ahead run into the database and be cut, and give back free pages.
 
-    What is deleted is overwritten with zeros (`secure_delete`), but for copies in unused bytes of what SQLite had
-    moved before, within a page or to another. So a file that is not too large is written anew, whole. PostgreSQL
-    does its own.
-
-    Args:
-        anew_bytes_max: the largest file to write anew; who writes waits meanwhile.
+    Pages that become free are overwritten with zeros (`secure_delete`). PostgreSQL does its own.
 
     Returns:
         Whether it is done; False when somebody was at work, so that it is to be tried again.
     """
     if engine().dialect.name != "sqlite":
         return True
-    with engine().connect() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        page_bytes = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
     try:
-        # First the log: while somebody reads what is in it, it would take in the whole file each time.
-        if not _cut_log():
-            return False
-        if pages * page_bytes <= anew_bytes_max:
-            try:
-                return _cut_log("VACUUM")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-                    raise
-                # Else there is no room for another file.
         return _cut_log(f"PRAGMA incremental_vacuum({_PAGES_RETURNED_MAX})")
     except sqlite3.OperationalError:
         return False
 
 
+def write_anew() -> bool:
+    """As the last step of a deletion on SQLite: do as `return_free_pages` does, then write the file anew, whole.
+
+    A row that SQLite moved before, within a page or to another one, left its old bytes there, in what is unused:
+    `secure_delete` does not reach them. Who writes waits for half a second at most, so a file of over 64 MiB stays
+    as it is. PostgreSQL does its own.
+
+    Returns:
+        Whether it is done; False when somebody was at work or there was no room, so that it is to be tried again.
+    """
+    if not return_free_pages():
+        return False
+    if engine().dialect.name != "sqlite":
+        return True
+    try:
+        pages = outside_of_transactions(engine(), "PRAGMA page_count")
+        if pages * outside_of_transactions(engine(), "PRAGMA page_size") > _WRITTEN_ANEW_BYTES_MAX:
+            return True
+        # In memory: of a temporary file nothing would be overwritten.
+        is_cut = _cut_log("PRAGMA temp_store = MEMORY", "VACUUM", "PRAGMA temp_store = DEFAULT")
+        until = time.monotonic() + _CUT_SECONDS_MAX
+        # Who waited meanwhile is at work by now.
+        while not is_cut and time.monotonic() < until:
+            time.sleep(_CUT_PAUSE_SECONDS)
+            is_cut = _cut_log()
+    except sqlite3.OperationalError:
+        return False
+    return is_cut
+
+
 def _cut_log(*after: str) -> bool:
-    """Let SQLite's log ahead run into the database, after some statements; False while somebody reads in it."""
+    """Let SQLite's log ahead run into the database, after some statements; False while somebody is in it."""
     # While it waited for a reader, every writer would wait for it.
     return not outside_of_transactions(
         engine(), "PRAGMA busy_timeout = 0", *after, "PRAGMA wal_checkpoint(TRUNCATE)"

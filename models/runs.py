@@ -33,8 +33,8 @@ class JobRun(SQLModel, table=True):
             sqlite_where=text("is_job_deleted = 1"),
             postgresql_where=text("is_job_deleted"),
         ),
-        # SQLite keeps the rows in the order of their key, and no index of it. Not so where personal data is: it
-        # moves more rows then, and what it moves it leaves behind.
+        # SQLite keeps the rows in the order of their key, and no index of it. Not so where personal data is: rows
+        # are moved more often then, and each time leave their bytes behind.
         {"sqlite_with_rowid": False},
     )
 

@@ -15,6 +15,7 @@ from sqlmodel import Session, SQLModel, col, select
 from models.drives import Drive, drives_of, serial
 from models.errors import (
     DatabaseError,
+    DrivepostError,
     JobChangedError,
     JobHeldError,
     NotReadyToShipError,
@@ -78,14 +79,17 @@ def put_job(
         CancelAcceptedError: a job of that name is being cancelled.
         JobHeldError: a job of that name is under legal hold.
     """
+    if intake_id is None:
+        return put_new_or_replace(session, request, locations, at=at, by=by)[0].id
     acted = select(JobEvent.job_id).where(col(JobEvent.intake_id) == intake_id)
-    if intake_id is not None and (job_id := session.exec(acted).one_or_none()) is not None:
+    if (job_id := session.exec(acted).one_or_none()) is not None:
         return job_id
     try:
         with session.begin_nested():
             return put_new_or_replace(session, request, locations, at=at, by=by, intake_id=intake_id)[0].id
-    except IntegrityError:  # somebody did this very act at the same moment
-        if intake_id is None or (job_id := session.exec(acted).one_or_none()) is None:
+    except (IntegrityError, DrivepostError):
+        # Somebody may have done this very act at the same moment, and the job have gone on since.
+        if (job_id := session.exec(acted).one_or_none()) is None:
             raise
         return job_id
 

@@ -1,7 +1,6 @@
 """Acts of rotation: a new key, everything living sealed anew, the old key destroyed."""
 
 from datetime import timedelta
-from typing import Final
 
 from models.database import database_time, reading, return_free_pages, writing
 from models.rotation import (
@@ -16,9 +15,6 @@ from models.rotation import (
     turn_key,
 )
 from tasks.acts import act
-
-_WRITTEN_ANEW_BYTES_MAX: Final = 2**30
-"""Of an embedded database that is written anew with each rotation; who writes waits for some six seconds."""
 
 
 @act
@@ -72,7 +68,7 @@ def retire_older_keys() -> bool:
 
     False as well while somebody on SQLite reads a state of before the resealing.
     """
-    if not return_free_pages(_WRITTEN_ANEW_BYTES_MAX):
+    if not return_free_pages():
         return False
     with writing(alone=True) as session:
         return forget_older_keys(session)

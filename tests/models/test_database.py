@@ -3,9 +3,13 @@
 import sqlite3
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
+from threading import Event
 from typing import Any, Final
 from uuid import uuid4
 
@@ -22,7 +26,15 @@ import models.runs
 import models.updates  # noqa: F401  importing a module of tables makes its tables known
 from models import database, tables
 from models.columns import Sealed
-from models.database import database_time, engine, open_engine, reading, return_free_pages, writing
+from models.database import (
+    database_time,
+    engine,
+    open_engine,
+    reading,
+    return_free_pages,
+    write_anew,
+    writing,
+)
 from models.deletion import delete_expired_jobs
 from models.errors import DatabaseError
 from models.jobs import Job
@@ -406,35 +418,111 @@ def sealed_values(url: str) -> list[bytes]:
     return [value for value in found if value]
 
 
-def test_copies_of_what_sqlite_moved_are_in_no_byte_either(sqlite: str) -> None:
-    """A row that grows makes others move, and their old bytes stay in what is unused of a page."""
-    many_jobs(200)
-    for length in (40, 80, 160):
+def delete_until_copies_stay(url: str) -> set[bytes]:
+    """Make jobs and delete some, until bytes of those stay in the file; gives all sealed values that went."""
+    random = Random(1)  # noqa: S311  no secret
+    gone: set[bytes] = set()
+    for turn in range(60):
+        with writing() as session:
+            for number in range(60):
+                at = NOON + timedelta(seconds=random.randrange(10**6))
+                job_in(session, JobState.CREATING, f"job{turn}-{number}", at)
         with writing() as session:
             for address in session.exec(select(ReturnAddress)).all():
-                address.street_address_1 = "x" * (length + hash(address.job_id) % length)
+                address.street_address_1 = "x" * random.randrange(5, 900)
                 session.add(address)
-    before = sealed_values(sqlite)
-    assert delete_marked() == 200
-    assert return_free_pages(0)
-    gone = set(before) - set(sealed_values(sqlite))
-    assert len(gone) > 2_000
-    assert [value for value in gone if value in files_of(sqlite)[""]], (
-        "where the file is too large to be written anew"
-    )
-    assert return_free_pages()
-    assert not [value for value in gone if value in files_of(sqlite)[""]]
+        before = sealed_values(url)
+        for _ in range(9):
+            with writing() as session:
+                assert len(delete_expired_jobs(session, NOON + timedelta(days=30), 5)) == 5
+        assert return_free_pages()
+        gone |= set(before) - set(sealed_values(url))
+        if remains(gone, url):
+            return gone
+    raise AssertionError
 
 
-@pytest.mark.parametrize("anew_bytes_max", [0, 2**30])
-def test_free_pages_are_given_back(sqlite: str, anew_bytes_max: int) -> None:
-    """The file shrinks by every one of them, whether it is written anew or not."""
+def remains(values: set[bytes], url: str) -> list[bytes]:
+    """Tell which values are in the bytes of the file."""
+    held = files_of(url)[""]
+    return [value for value in values if value in held]
+
+
+def test_copies_of_what_sqlite_moved_are_in_no_byte_either(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the file is written anew; one that is too large for that is not."""
+    gone = delete_until_copies_stay(sqlite)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_WRITTEN_ANEW_BYTES_MAX", 100_000)
+        assert write_anew()
+    assert remains(gone, sqlite)
+    assert write_anew()
+    assert not remains(gone, sqlite)
+    assert (pragma("freelist_count"), files_of(sqlite)["-wal"]) == (0, b"")
+    assert (pragma("auto_vacuum"), pragma("temp_store"), pragma("integrity_check")) == (2, 0, "ok")
+
+
+def test_a_file_is_written_anew_among_others_who_are_at_work(sqlite: str) -> None:
+    """Of three who write and read all the time none is refused, and nothing of theirs is lost."""
+    gone = delete_until_copies_stay(sqlite)
+    done = Event()
+    with reading() as session:
+        count = len(session.exec(select(Job.id)).all())
+
+    def work() -> int:
+        acts = 0
+        while not done.is_set():
+            with writing() as session:
+                session.connection().execute(text("UPDATE job SET copy_token = copy_token + 1"))
+            with reading() as session:
+                assert len(session.exec(select(Job.id)).all()) == count
+            acts += 1
+            time.sleep(0.01)
+        return acts
+
+    with ThreadPoolExecutor(3) as pool:
+        working = [pool.submit(work) for _ in range(3)]
+        try:
+            for _ in range(100):
+                if is_done := write_anew():
+                    break
+                time.sleep(0.02)
+            assert is_done
+        finally:
+            done.set()
+        acts = sum(each.result() for each in working)
+    assert not remains(gone, sqlite)
+    with reading() as session:
+        assert set(session.exec(select(Job.copy_token)).all()) == {acts}
+
+
+def test_a_file_that_there_is_no_room_to_write_anew_is_left_as_it_is(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that it is not done, and gave back its pages; it is done when there is room."""
+    many_jobs(200)
+    delete_marked()
+    say = database.outside_of_transactions
+
+    def without_room(opened: Engine, *statements: str) -> int:
+        if "VACUUM" in statements:
+            raise sqlite3.OperationalError("database or disk is full")
+        return say(opened, *statements)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "outside_of_transactions", without_room)
+        assert not write_anew()
+        assert (pragma("freelist_count"), files_of(sqlite)["-wal"]) == (0, b"")
+    assert write_anew()
+
+
+def test_free_pages_are_given_back(sqlite: str) -> None:
+    """The file shrinks by every one of them."""
     many_jobs(200)
     with writing() as session:
         assert len(delete_expired_jobs(session, NOON + timedelta(days=15), 10_000)) == 400
     pages, free = pragma("page_count"), pragma("freelist_count")
     assert free > 50
-    assert return_free_pages(anew_bytes_max)
+    assert return_free_pages()
     assert pragma("freelist_count") == 0
     assert pragma("page_count") <= pages - free
     assert len(files_of(sqlite)[""]) == pragma("page_count") * pragma("page_size")
@@ -448,7 +536,7 @@ def test_free_pages_that_are_not_given_back_yet_are_zeros(sqlite: str, monkeypat
     with writing() as session:
         delete_expired_jobs(session, NOON + timedelta(days=15), 10_000)
     before = pragma("freelist_count")
-    assert return_free_pages(0)
+    assert return_free_pages()
     assert pragma("freelist_count") == before - 5
     assert (marked(sqlite), files_of(sqlite)["-wal"]) == ({}, b"")
     page = pragma("page_size")
@@ -456,29 +544,8 @@ def test_free_pages_that_are_not_given_back_yet_are_zeros(sqlite: str, monkeypat
     free = sum(not any(held[start : start + page]) for start in range(0, len(held), page))
     # A few free pages list the numbers of the others.
     assert free >= (before - 5) * 0.9
-    assert return_free_pages(0)
-    assert pragma("freelist_count") == before - 10
-
-
-def test_where_there_is_no_room_for_another_file_pages_are_given_back(
-    sqlite: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As if it were too large: a rotation would else never end."""
-    many_jobs(200)
-    delete_marked()
-    say = database.outside_of_transactions
-
-    def without_room(opened: Engine, *statements: str) -> int:
-        if "VACUUM" in statements:
-            error = sqlite3.OperationalError("database or disk is full")
-            error.sqlite_errorcode = sqlite3.SQLITE_FULL
-            raise error
-        return say(opened, *statements)
-
-    monkeypatch.setattr(database, "outside_of_transactions", without_room)
     assert return_free_pages()
-    assert pragma("freelist_count") == 0
-    assert files_of(sqlite)["-wal"] == b""
+    assert pragma("freelist_count") == before - 10
 
 
 @pytest.mark.parametrize("holds", ["reads", "writes"])
@@ -494,11 +561,13 @@ def test_pages_are_not_given_back_while_somebody_holds_them(
             assert session.exec(select(Job.id)).first()
             delete_marked()
             assert not return_free_pages()
+            assert not write_anew()
             assert len(session.exec(select(Job.id)).all()) == 40, "the reader sees what was when it began"
     else:
         delete_marked()
         with writing() as session:
             assert not return_free_pages()
+            assert not write_anew()
             assert len(session.exec(select(Job.id)).all()) == 20
     assert files_of(sqlite)["-wal"]
     assert return_free_pages()
@@ -511,6 +580,7 @@ def test_on_postgresql_there_is_nothing_to_give_back(postgresql: str) -> None:
         session.exec(select(Job)).all()
         job_in(writer, JobState.CREATING)
         assert return_free_pages()
+        assert write_anew()
 
 
 def test_a_database_of_before_is_written_anew(sqlite: str) -> None:

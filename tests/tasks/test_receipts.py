@@ -123,7 +123,7 @@ def test_closes_in_batches_and_no_more_than_asked(
         acts.append(f"close {len(ids)}")
         return close_receipts(session, ids, **told)
 
-    monkeypatch.setattr(tasks.receipts, "return_free_pages", give_back)
+    monkeypatch.setattr(tasks.receipts, "write_anew", give_back)
     monkeypatch.setattr(tasks.receipts, "close_receipts", note)
     total = min(5, rows_max)
     assert close(batch_rows, rows_max) == total
@@ -141,7 +141,7 @@ def test_nothing_to_close_gives_no_pages_back(any_database: str, monkeypatch: py
     def fail() -> bool:
         raise AssertionError
 
-    monkeypatch.setattr(tasks.receipts, "return_free_pages", fail)
+    monkeypatch.setattr(tasks.receipts, "write_anew", fail)
     assert close() == 0
     delete_jobs(1, run=uuid4())
     assert close() == 0
@@ -202,7 +202,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, name: str, *, after: bool) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("name", ["finished_receipts", "return_free_pages", "close_receipts", "database_time"])
+@pytest.mark.parametrize("name", ["finished_receipts", "write_anew", "close_receipts", "database_time"])
 def test_cut_anywhere_it_is_done_by_the_next(
     any_database: str, name: str, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
