@@ -133,9 +133,13 @@ _MOMENT: Final[Any] = DateTime(timezone=True)
 _COUNTED: Final[Any] = BigInteger().with_variant(Integer(), "sqlite")
 _OWNED: Final[dict[str, Any]] = {"cascade": "all, delete-orphan", "passive_deletes": True}
 _ONE: Final = {**_OWNED, "uselist": False}
-_FROM_INTAKE: Final = text("intake_id IS NOT NULL")
 _NO_IDENTITY: Final = {"type": "None"}
 _SITES: Final[Mapping[str, Location]] = load_locations().by_key
+
+
+def _partial(name: str, column: str, where: str, *, unique: bool = False) -> Index:
+    condition = text(where)
+    return Index(f"part_{name}", column, unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
 def _of_job() -> Any:
@@ -181,6 +185,8 @@ class Package(Base, table=True):
 class Drive(Base, table=True):
     """One disk of a job."""
 
+    __table_args__ = (_partial("here", "state_since", "state <> 'SPECIFIED'"),)
+
     job_id: UUID = _of_job()
     number: int = Field(primary_key=True)
     drive_id: str
@@ -202,9 +208,7 @@ class JobEvent(Base, table=True):
     """One thing that happened to one job."""
 
     __tablename__ = "job_event"
-    __table_args__ = (
-        Index("uq_intake", "intake_id", unique=True, sqlite_where=_FROM_INTAKE, postgresql_where=_FROM_INTAKE),
-    )
+    __table_args__ = (_partial("intake", "intake_id", "intake_id IS NOT NULL", unique=True),)
 
     number: int | None = Field(default=None, primary_key=True, sa_type=_COUNTED)
     intake_id: UUID | None = None
@@ -220,6 +224,13 @@ class JobEvent(Base, table=True):
 
 class Job(Base, table=True):
     """One order."""
+
+    __table_args__ = (
+        _partial("due", "expires_at", "expires_at IS NOT NULL AND held_since IS NULL"),
+        _partial("cancelled", "cancel_requested_at", "cancel_requested_at IS NOT NULL AND expires_at IS NULL"),
+        *(_partial(of, of, f"{of} IS NOT NULL") for of in ("held_since", "erasure_wished_at", "copy_lease_until")),
+        Index("state_and_since", "state", "state_since"),
+    )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     subscription_id: str
@@ -241,13 +252,16 @@ class Job(Base, table=True):
     export_blob_paths: list[str] = Field(default_factory=list, sa_type=JSON)
     export_blob_path_prefixes: list[str] = Field(default_factory=list, sa_type=JSON)
     export_blob_list_blob_path: str | None = None
-    state: State = Field(default=State.CREATING, index=True)
+    incomplete_blob_list_uri: str | None = None
+    state: State = State.CREATING
     state_since: datetime = Field(sa_type=_MOMENT)
     created_at: datetime = Field(sa_type=_MOMENT)
     updated_at: datetime = Field(sa_type=_MOMENT)
-    expires_at: datetime | None = Field(default=None, sa_type=_MOMENT, index=True)
-    cancel_requested_at: datetime | None = Field(default=None, sa_type=_MOMENT, index=True)
-    erasure_wished_at: datetime | None = Field(default=None, sa_type=_MOMENT, index=True)
+    expires_at: datetime | None = Field(default=None, sa_type=_MOMENT)
+    held_since: datetime | None = Field(default=None, sa_type=_MOMENT)
+    hold_reason: str | None = None
+    cancel_requested_at: datetime | None = Field(default=None, sa_type=_MOMENT)
+    erasure_wished_at: datetime | None = Field(default=None, sa_type=_MOMENT)
     erased_at: datetime | None = Field(default=None, sa_type=_MOMENT)
     copy_token: int = 0
     copy_lease_until: datetime | None = Field(default=None, sa_type=_MOMENT)
