@@ -11,12 +11,14 @@ from threading import Barrier
 from typing import Any, Final
 from uuid import UUID, uuid4
 
+from sqlalchemy import LargeBinary, type_coerce
 from sqlmodel import Session, SQLModel, col, func, select, update
 
 from deployments.posted_files import PreparedDrive
 from deployments.prepare_drive import files_below, prepare_drive
 from models.alerts import AlertKind, Found, raise_alerts
 from models.bay import check_in
+from models.columns import Sealed
 from models.copies import BlobReport, DriveCopy
 from models.copy_logs import BlobStatus, DispositionStatus
 from models.database import database_time, reading, writing
@@ -356,3 +358,16 @@ def run_out(job_id: UUID) -> None:
     with writing() as session:
         if read_job(session, job_id).copy_lease_until is not None:
             set_columns(session, job_id, copy_lease_until=database_time(session) - timedelta(seconds=1))
+
+
+def sealed_values() -> dict[tuple[str, int], bytes]:
+    """Read every sealed value as it is in the database: by its place and a number."""
+    found: dict[tuple[str, int], bytes] = {}
+    with reading() as session:
+        for table in SQLModel.metadata.sorted_tables:
+            for column in table.columns:
+                if isinstance(column.type, Sealed):
+                    raw = select(type_coerce(column, LargeBinary)).where(column.is_not(None))
+                    for number, (value,) in enumerate(session.connection().execute(raw)):
+                        found[column.type.place, number] = bytes(value)
+    return found

@@ -150,6 +150,7 @@ class ReturnAddress(Base, table=True):
     """Who gets the drives back."""
 
     __tablename__ = "return_address"
+
     job_id: UUID = _of_job()
     recipient_name: str
     street_address_1: str
@@ -166,6 +167,7 @@ class ReturnShipping(Base, table=True):
     """By which carrier they go back."""
 
     __tablename__ = "return_shipping"
+
     job_id: UUID = _of_job()
     carrier_name: str
     carrier_account_number: str

@@ -26,8 +26,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.logging.handlers import APILogWorker
-from sqlalchemy import LargeBinary, type_coerce
-from sqlmodel import Session, SQLModel, select
+from sqlmodel import Session, select
 
 import tasks.intake
 from deployments.processes import PrefectServer
@@ -48,7 +47,6 @@ from flows.return_drives import return_drives
 from flows.rotate_keys import rotate_keys
 from flows.ship_job import ship_job
 from models.bay import check_in
-from models.columns import Sealed
 from models.database import database_time, reading, writing
 from models.errors import SealedValueError, SealingKeyError, UnexpectedError
 from models.jobs import Job, find_job, read_job, request_cancel
@@ -62,7 +60,7 @@ from tasks import run_history
 from tasks.blobs import BlobCopier
 from tasks.trace_places import Places, search_places
 from tasks.traces import Report
-from tests.builders import age, job_request, mount_drive, random_bytes
+from tests.builders import age, job_request, mount_drive, random_bytes, sealed_values
 
 COUNT: Final = 300
 NOT_KEPT_MAX: Final = 100
@@ -372,19 +370,6 @@ def die(aviary: Aviary, users: list[str]) -> None:
     aviary.done(enforce_retention)
     with reading() as session:
         assert session.exec(select(Job.id)).all() == []
-
-
-def sealed_values() -> dict[tuple[str, int], bytes]:
-    """Read every sealed value as it is in the database: by its place and a number."""
-    found: dict[tuple[str, int], bytes] = {}
-    with reading() as session:
-        for table in SQLModel.metadata.sorted_tables:
-            for column in table.columns:
-                if isinstance(column.type, Sealed):
-                    raw = select(type_coerce(column, LargeBinary)).where(column.is_not(None))
-                    for number, (value,) in enumerate(session.connection().execute(raw)):
-                        found[column.type.place, number] = bytes(value)
-    return found
 
 
 def opened(values: dict[tuple[str, int], bytes]) -> set[str]:

@@ -25,7 +25,6 @@ import models.copies
 import models.runs
 import models.updates  # noqa: F401  importing a module of tables makes its tables known
 from models import database, tables
-from models.columns import Sealed
 from models.database import (
     database_time,
     engine,
@@ -43,7 +42,7 @@ from models.runs import JobRun
 from models.settings import Settings
 from models.shipping import ReturnAddress
 from models.tables import require_current_tables, upgrade
-from tests.builders import NOON, job_in
+from tests.builders import NOON, job_in, sealed_values
 
 ROOT: Final = Path(__file__).parents[2]
 SECRET: Final = "Ada-Quince-77"  # noqa: S105  made up
@@ -400,24 +399,6 @@ def test_what_is_deleted_is_in_no_byte_of_sqlites_files(sqlite: str) -> None:
     assert return_free_pages(), "again, there is nothing to do"
 
 
-def sealed_values(url: str) -> list[bytes]:
-    """Read every sealed value that there is, as it lies in the file."""
-    columns = [
-        column
-        for table in SQLModel.metadata.sorted_tables
-        for column in table.columns
-        if isinstance(column.type, Sealed)
-    ]
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        found = [
-            value
-            for column in columns
-            for (value,) in connection.execute(f"SELECT {column.name} FROM {column.table.name}")  # noqa: S608
-        ]
-    connection.close()
-    return [value for value in found if value]
-
-
 def delete_until_copies_stay(url: str) -> set[bytes]:
     """Make jobs and delete some, until bytes of those stay in the file; gives all sealed values that went."""
     random = Random(1)  # noqa: S311  no secret
@@ -431,12 +412,12 @@ def delete_until_copies_stay(url: str) -> set[bytes]:
             for address in session.exec(select(ReturnAddress)).all():
                 address.street_address_1 = "x" * random.randrange(5, 900)
                 session.add(address)
-        before = sealed_values(url)
+        before = set(sealed_values().values())
         for _ in range(9):
             with writing() as session:
                 assert len(delete_expired_jobs(session, NOON + timedelta(days=30), 5)) == 5
         assert return_free_pages()
-        gone |= set(before) - set(sealed_values(url))
+        gone |= before - set(sealed_values().values())
         if remains(gone, url):
             return gone
     raise AssertionError
